@@ -1,0 +1,53 @@
+"""What a user can cause. `cli.main` prints these and nothing else prints or exits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class StudyError(Exception):
+    """An error that a user can cause and mend; its text is all a user needs."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a study file: where, what was found, and how to mend it."""
+
+    key: str
+    value: Any
+    rule: str
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 60:
+            shown = f"{shown[:57]}..."
+        return f"{self.key} = {shown}\n    {self.rule}"
+
+
+class StudyFileError(StudyError):
+    """A study file that cannot be run; carries every problem found in it."""
+
+    def __init__(self, path: Path | str, problems: Sequence[Problem | str]) -> None:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        body = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{path} has {count}:\n{body}")
+        self.problems = list(problems)
+
+
+class RunFolderError(StudyError):
+    """A run folder that is missing, in use, or not one of ours."""
+
+
+class DataError(StudyError):
+    """A data set that is missing or not what it should be."""
+
+    exit_code = 3
+
+
+class ClusterError(StudyError):
+    """A cluster that cannot be reached or cannot hold a single trial."""
+
+    exit_code = 3

@@ -1,0 +1,46 @@
+"""From a study to its trials, each with an id that depends on nothing but its config."""
+
+from dataclasses import dataclass
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.spec import Study, Value, conditions
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of a study: a condition (the varied knobs) and a seed, resolved."""
+
+    id: str
+    condition: dict[str, Value]
+    config: TrialConfig
+
+
+def plan_trials(study: Study) -> list[Trial]:
+    """Return every trial of a study, seed by seed.
+
+    A seed's conditions stand together, so that an interrupted study holds complete blocks
+    of paired trials rather than complete arms.
+    """
+    return [
+        _trial(study, condition, seed)
+        for seed in study.seeds
+        for condition in conditions(study.grid)
+    ]
+
+
+def condition_label(condition: dict[str, Value]) -> str:
+    """Return a condition as a reader sees it: `queue_size 2,500, temperature 0.1`."""
+    return (
+        ", ".join(f"{knob} {show_value(value)}" for knob, value in condition.items()) or "as set"
+    )
+
+
+def show_value(value: Value) -> str:
+    """Return a knob's value as a reader sees it: `2,500`, `0.1`, `digits`."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _trial(study: Study, condition: dict[str, Value], seed: int) -> Trial:
+    config = TrialConfig(**study.fixed, **condition, seed=seed)  # type: ignore[arg-type]
+    readable = [f"{knob}-{value}" for knob, value in condition.items()]
+    return Trial("_".join([*readable, f"s{seed}", config.digest]), condition, config)

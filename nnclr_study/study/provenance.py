@@ -1,0 +1,39 @@
+"""What software this is: recorded with every run, printed on every page."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import nnclr_study
+
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a trial's numbers may depend on, without importing them."""
+    found = {"nnclr-study": nnclr_study.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the nnclr-study checkout, or None where it is no checkout."""
+    root = Path(nnclr_study.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    head = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{head}+changes" if head and changes else head
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

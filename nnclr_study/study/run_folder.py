@@ -1,0 +1,181 @@
+"""The run folder: rows appended by one writer, read by anybody.
+
+study.toml      the study file, word for word
+sessions.jsonl  one line a call of `run`
+epochs.jsonl    one line an epoch of a trial
+trials.jsonl    one line a trial that ended; the last line of a trial counts
+checkpoints/    one file a trial: its last epoch
+ray/            Ray's own files, of use to Ray alone
+report/         the page, built from the rows
+lock            held while a `run` is at work
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import ValidationError
+
+from nnclr_study.errors import RunFolderError
+from nnclr_study.study.rows import EpochRow, Session, TrialRow
+from nnclr_study.study.spec import Study, load_study
+
+Row = TypeVar("Row", EpochRow, TrialRow, Session)
+
+
+class RunFolder:
+    """The record of one study.
+
+    Raises:
+        RunFolderError: from `open` where there is no run folder, from `lock` where another
+            `run` holds it, from the readers where a line is not one of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study_file = path / "study.toml"
+        self.report = path / "report"
+        self.ray = path / "ray"
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run folder for reading."""
+        folder = cls(path)
+        if not folder.study_file.is_file():
+            raise RunFolderError(
+                f"{path} is no run folder: it holds no study.toml; "
+                "give the folder that `run` named, such as runs/quickstart"
+            )
+        return folder
+
+    @classmethod
+    def create(cls, path: Path, study: Study) -> Self:
+        """Open a run folder for writing, made where missing, and keep the study file in it."""
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _write_whole(folder.study_file, study.text)
+        except OSError as error:
+            raise RunFolderError(
+                f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
+            ) from None
+        return folder
+
+    def study(self) -> Study:
+        """Return the study that this folder records."""
+        return load_study(self.study_file)
+
+    def checkpoint(self, trial_id: str) -> Path:
+        """Return the file that holds a trial's last epoch."""
+        return self.path / "checkpoints" / f"{trial_id}.safetensors"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder as its one writer; a lock left by a dead process does not count."""
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunFolderError(
+                    f"{self.path} is in use by {file.read().strip() or 'another process'}; "
+                    "wait for it, or stop it first"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def is_locked(self) -> bool:
+        """Tell whether a `run` is at work on the folder."""
+        try:
+            with (self.path / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def append_session(self, session: Session) -> int:
+        """Record a call of `run`; return its number, from 0."""
+        _append(self.path / "sessions.jsonl", session.model_dump(mode="json"))
+        return len(self.sessions()) - 1
+
+    def append_epoch(self, trial_id: str, row: EpochRow) -> None:
+        """Record one epoch of a trial."""
+        _append(self.path / "epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
+
+    def append_trial(self, row: TrialRow) -> None:
+        """Record what became of a trial."""
+        _append(self.path / "trials.jsonl", row.model_dump(mode="json"))
+
+    def sessions(self) -> list[Session]:
+        """Return every call of `run`, the first one first."""
+        return [_checked(Session, line, at) for at, line in _lines(self.path / "sessions.jsonl")]
+
+    def epochs(self) -> dict[str, list[EpochRow]]:
+        """Return the epochs of every trial in order."""
+        trials: dict[str, dict[int, EpochRow]] = {}
+        for at, line in _lines(self.path / "epochs.jsonl"):
+            trial_id = str(line.pop("trial_id", ""))
+            row = _checked(EpochRow, line, at)
+            trials.setdefault(trial_id, {})[row.epoch] = row
+        return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
+
+    def trials(self) -> dict[str, TrialRow]:
+        """Return the last row of every trial that ended."""
+        rows = [_checked(TrialRow, line, at) for at, line in _lines(self.path / "trials.jsonl")]
+        return {row.trial_id: row for row in rows}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    """Add one line, after cutting off what a killed writer may have left unfinished."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each complete line with its place; the torn end of a killed writer is no line."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.endswith(b"\n"):
+                return
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = None
+            if not isinstance(line, dict):
+                raise RunFolderError(f"{path}, line {number}, is no row: {text[:60]!r}")
+            yield f"{path}, line {number}", line
+
+
+def _checked(kind: type[Row], line: dict[str, Any], at: str) -> Row:
+    try:
+        return kind.model_validate(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RunFolderError(f"{at}: {key}: {first['msg']}; written by another version?") from None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is either the old one or the new one, never half."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""Trials on a cluster: the only room that knows Ray."""

@@ -1,0 +1,1 @@
+"""NNCLR itself: torch and torchvision, no Ray, no printing, no files but checkpoints."""

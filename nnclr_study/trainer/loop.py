@@ -1,0 +1,148 @@
+"""A whole trial: `train` yields its state after every epoch; the caller keeps what it wants."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.rows import EpochRow
+from nnclr_study.trainer import augment
+from nnclr_study.trainer.data import Dataset, batches
+from nnclr_study.trainer.evaluate import LinearProbe, encode
+from nnclr_study.trainer.learner import Learner
+from nnclr_study.trainer.world import World, random_stream
+
+
+class DivergedError(ArithmeticError):
+    """A loss that is no longer a number: the trial has no result."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A trial after an epoch: all its rows so far and all that it needs to go on.
+
+    The tensors are the live ones: save them before the next epoch is asked for.
+    """
+
+    config: TrialConfig
+    rows: list[EpochRow]
+    tensors: dict[str, Tensor]
+
+
+def train(
+    config: TrialConfig, data: Dataset, world: World, resume: Snapshot | None = None
+) -> Iterator[Snapshot]:
+    """Train a trial and yield a snapshot an epoch, from where `resume` left off.
+
+    On a CPU with the same number of threads, the rows after a resume are those of the
+    uninterrupted trial to the bit. All workers of a world yield the same rows.
+
+    Raises:
+        DivergedError: the contrastive loss is not finite.
+    """
+    learner = Learner(config, data.side, data.num_classes, world)
+    rows: list[EpochRow] = []
+    if resume is not None:
+        learner.load_state_dict(resume.tensors)
+        rows = list(resume.rows)
+    images = _Images(data, world)
+    for epoch in range(len(rows), config.epochs):
+        started = monotonic()
+        metrics = _train_epoch(learner, images, epoch)
+        if not math.isfinite(metrics["c_loss"]):
+            raise DivergedError(f"c_loss is {metrics['c_loss']} in epoch {epoch + 1}")
+        trained = monotonic()
+        scores = _evaluate(learner, images, last=epoch + 1 == config.epochs)
+        row = EpochRow(
+            epoch=epoch + 1,
+            **metrics,
+            **scores,
+            train_seconds=trained - started,
+            seconds=monotonic() - started,
+        )
+        rows = [*rows, row]
+        yield Snapshot(config, rows, learner.state_dict())
+
+
+class _Images:
+    """The images of a data set on this worker's device."""
+
+    def __init__(self, data: Dataset, world: World) -> None:
+        self.unlabelled = data.unlabelled.to(world.device)
+        self.train, self.val, self.test = (
+            type(split)(*(tensor.to(world.device) for tensor in split))
+            for split in (data.train, data.val, data.test)
+        )
+        self.num_classes = data.num_classes
+
+
+def _train_epoch(learner: Learner, images: _Images, epoch: int) -> dict[str, float]:
+    """Take the steps of one epoch; return the mean of each metric over them."""
+    config, world = learner.config, learner.world
+    steps = range(epoch * config.steps_per_epoch, (epoch + 1) * config.steps_per_epoch)
+    orders = [
+        batches(count, size, steps, config.seed, name).to(world.device)
+        for count, size, name in (
+            (len(images.unlabelled), config.batch_size, "unlabelled order"),
+            (len(images.train.labels), config.labelled_batch_size, "labelled order"),
+        )
+    ]
+    randomness = random_stream(config.seed, "augment", epoch, world.device)
+    recipe = augment.Recipe.of_strength(config.aug_strength)
+    # Parameters are drawn for the global batch, so that they do not depend on the workers.
+    own, own_labelled = world.rows(config.global_batch), world.rows(config.labelled_batch_size)
+    totals: dict[str, Tensor] = {}
+    for unlabelled_B, labelled_L in zip(*orders, strict=True):
+        batch = torch.cat(
+            [
+                images.unlabelled[unlabelled_B[own]],
+                images.train.images[labelled_L[_after(own, config.batch_size)]],
+            ]
+        )
+        view1, view2 = (
+            augment.apply(batch, augment.draw(recipe, config.global_batch, randomness).rows(own))
+            for _ in range(2)
+        )
+        weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
+        labelled = images.train.images[labelled_L[own_labelled]]
+        metrics = learner.contrastive_step(view1, view2) | learner.probe_step(
+            augment.apply(labelled, weak.rows(own_labelled)), images.train.labels[labelled_L]
+        )
+        for name, value in metrics.items():
+            totals[name] = totals.get(name, 0) + value
+    # The only synchronisation of the epoch.
+    means = torch.stack(list(totals.values())).div(config.steps_per_epoch).tolist()
+    return dict(zip(totals, means, strict=True))
+
+
+def _evaluate(learner: Learner, images: _Images, last: bool) -> dict[str, float | None]:
+    """Score the frozen encoder; the test images are looked at in the last epoch only."""
+    train, val = (
+        encode(learner.encoder, split.images, learner.world)
+        for split in (images.train, images.val)
+    )
+    with torch.no_grad():
+        logits = learner.probe(val)
+        val_p_loss = float(F.cross_entropy(logits, images.val.labels))
+        val_p_acc = float((logits.argmax(1) == images.val.labels).float().mean())
+    probe = LinearProbe(train, images.train.labels, images.num_classes)
+    test_probe_top1 = None
+    if last:
+        test = encode(learner.encoder, images.test.images, learner.world)
+        test_probe_top1 = probe.top1(test, images.test.labels)
+    return {
+        "val_p_loss": val_p_loss,
+        "val_p_acc": val_p_acc,
+        "val_probe_top1": probe.top1(val, images.val.labels),
+        "test_probe_top1": test_probe_top1,
+    }
+
+
+def _after(rows: slice, offset: int) -> slice:
+    """Return the rows of a second list that follows a first one of length `offset`."""
+    return slice(max(rows.start - offset, 0), max(rows.stop - offset, 0))

@@ -1,0 +1,73 @@
+"""The workers of a trial: which rows of a batch are ours, and how they become one batch."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """One worker's place among the `size` workers of a trial.
+
+    Every worker computes the loss of the whole gathered batch, in which only its own rows
+    carry gradient; the sum of gradients over the workers is then the gradient of that
+    loss, whatever the number of workers.
+    """
+
+    device: torch.device = CPU
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def joined(cls, device: torch.device) -> Self:
+        """Return our place in the process group that was joined, or a world of one."""
+        if not dist.is_initialized():
+            return cls(device)
+        return cls(device, dist.get_rank(), dist.get_world_size())
+
+    def rows(self, count: int, rank: int | None = None) -> slice:
+        """Return which of `count` rows are ours (or another rank's): contiguous, in order."""
+        rank = self.rank if rank is None else rank
+        return slice(rank * count // self.size, (rank + 1) * count // self.size)
+
+    def gather(self, own_BD: Tensor, count: int) -> Tensor:
+        """Return all `count` rows in rank order; gradient flows to our own rows only."""
+        if self.size == 1:
+            return own_BD
+        longest = -(-count // self.size)
+        padded = F.pad(own_BD.detach(), (0, 0, 0, longest - len(own_BD)))
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        lengths = [len(range(count)[self.rows(count, rank)]) for rank in range(self.size)]
+        parts = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+        parts[self.rank] = own_BD
+        return torch.cat(parts)
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up gradients over the workers, in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+
+def random_stream(seed: int, name: str, index: int, device: torch.device) -> torch.Generator:
+    """Return the generator of one purpose at one epoch (or pass) of a trial.
+
+    Randomness is a function of these three, so a resumed trial needs no generator states.
+    """
+    key = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
