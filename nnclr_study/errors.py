@@ -27,6 +27,10 @@ class Problem:
         return f"{self.key} = {shown}\n    {self.rule}"
 
 
+class UsageError(StudyError):
+    """Flags that do not fit each other."""
+
+
 class StudyFileError(StudyError):
     """A study file that cannot be run; carries every problem found in it."""
 

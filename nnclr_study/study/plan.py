@@ -42,5 +42,6 @@ def show_value(value: Value) -> str:
 
 def _trial(study: Study, condition: dict[str, Value], seed: int) -> Trial:
     config = TrialConfig(**study.fixed, **condition, seed=seed)  # type: ignore[arg-type]
+    condition = {knob: getattr(config, knob) for knob in condition}  # 1 and 1.0 are one value
     readable = [f"{knob}-{value}" for knob, value in condition.items()]
     return Trial("_".join([*readable, f"s{seed}", config.digest]), condition, config)

@@ -21,6 +21,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def platform_name() -> str:
+    """Return the machine's system and processor kind."""
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
 def commit() -> str | None:
     """Return the commit of the nnclr-study checkout, or None where it is no checkout."""
     root = Path(nnclr_study.__file__).parent.parent

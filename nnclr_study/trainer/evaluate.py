@@ -1,7 +1,7 @@
 """What the frozen features are worth: a fresh linear probe."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnclr_study.trainer.world import World

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from nnclr_study.study.config import TrialConfig
@@ -39,12 +39,13 @@ def train(
 ) -> Iterator[Snapshot]:
     """Train a trial and yield a snapshot an epoch, from where `resume` left off.
 
-    On a CPU with the same number of threads, the rows after a resume are those of the
-    uninterrupted trial to the bit. All workers of a world yield the same rows.
+    On a CPU the rows are a function of the config to the bit, resumed or not; so it computes
+    in one thread, whatever the machine has. All workers of a world yield the same rows.
 
     Raises:
         DivergedError: the contrastive loss is not finite.
     """
+    torch.set_num_threads(1)
     learner = Learner(config, data.side, data.num_classes, world)
     rows: list[EpochRow] = []
     if resume is not None:

@@ -1,7 +1,7 @@
 """The contrastive loss of NNCLR and what is measured beside it."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 

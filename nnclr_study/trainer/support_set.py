@@ -1,7 +1,7 @@
 """The support set: the latest projections, in which each view looks up its neighbour."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHUNK = 4_096

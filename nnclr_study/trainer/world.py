@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -27,10 +27,13 @@ class World:
     size: int = 1
 
     @classmethod
+    def alone(cls) -> Self:
+        """Return a world of one, on the GPU that this process may use, or the CPU."""
+        return cls(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @classmethod
     def joined(cls, device: torch.device) -> Self:
-        """Return our place in the process group that was joined, or a world of one."""
-        if not dist.is_initialized():
-            return cls(device)
+        """Return our place in the process group that was joined."""
         return cls(device, dist.get_rank(), dist.get_world_size())
 
     def rows(self, count: int, rank: int | None = None) -> slice:

@@ -1,0 +1,246 @@
+"""The command line: one thin function a command, and the one place that prints errors."""
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nnclr_study.errors import StudyError, UsageError
+
+app = typer.Typer(
+    name="nnclr-study",
+    help="Hyperparameter studies of NNCLR on Ray, with reports that say honestly what they show.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file, as search_spaces/quickstart.toml")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of data sets: STL-10's is here")]
+
+
+@app.command()
+def plan(file: StudyFile, as_json: AsJson = False) -> None:
+    """Print the trials of a study file; run nothing.
+
+    Example: nnclr-study plan search_spaces/quickstart.toml
+    """
+    from nnclr_study.study.plan import condition_label, plan_trials
+    from nnclr_study.study.spec import load_study
+
+    study = load_study(file)
+    trials = plan_trials(study)
+    if as_json:
+        rows = [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
+        _print_json({"study": study.name, "question": study.question, "trials": rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("condition", "seed", "epochs", "steps", "trial"):
+        table.add_column(name, justify="right" if name in ("epochs", "steps") else "left")
+    for trial in trials:
+        config = trial.config
+        steps = config.epochs * config.steps_per_epoch
+        label = condition_label(trial.condition)
+        table.add_row(label, str(config.seed), f"{config.epochs}", f"{steps:,}", trial.id)
+    out.print(table)
+    conditions = len(trials) // len(study.seeds)
+    out.print(f"{len(trials)} trials: {conditions} conditions x {len(study.seeds)} seeds")
+
+
+@app.command()
+def run(
+    file: StudyFile,
+    storage: Annotated[
+        Path, typer.Option(help="Folder of run folders; this study's is STORAGE/NAME")
+    ] = Path("runs"),
+    data: DataFolder = Path("data"),
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, as auto; default: start one here")
+    ] = None,
+    runner: Annotated[
+        Literal["auto", "train", "in-process"],
+        typer.Option(help="A TorchTrainer a trial, or Tune's own processes; auto: by trial size"),
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers a trial")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="0.25 packs four trials on a GPU; 0: CPU only")
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Most trials at a time; default: all that fit")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also run trials that failed before")
+    ] = False,
+) -> None:
+    """Run the trials of a study that have not ended, then build its report.
+
+    Interrupted (Ctrl-C), it goes on where it was when run again.
+
+    Example: nnclr-study run search_spaces/quickstart.toml
+    """
+    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.run_folder import RunFolder
+    from nnclr_study.study.spec import load_study
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    study = load_study(file)
+    trials = plan_trials(study)
+    folder = RunFolder.create(storage / study.name, study)
+    with folder.lock():
+        ended = {trial_id: row.status for trial_id, row in folder.trials().items()}
+        kept = {"finished"} if retry_failed else {"finished", "failed"}
+        todo = [trial for trial in trials if ended.get(trial.id) not in kept]
+        if todo:
+            from nnclr_study.sweep.engine import run_trials
+            from nnclr_study.sweep.resources import Demand
+
+            demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
+            run_trials(study, todo, folder, demand, data, address, out)
+        failed = [t.id for t in trials if folder.trials()[t.id].status == "failed"]
+        page = folder.report / "index.html"
+        if todo or not page.exists():
+            from nnclr_study.report.page import build_report
+
+            built = build_report(folder.path)
+            out.print(f"\n{built.answer}", markup=False)
+        else:
+            ended = f"{len(trials) - len(failed)} finished, {len(failed)} failed"
+            out.print(f"all {len(trials)} trials have ended: {ended}")
+        if failed:
+            out.print("--retry-failed runs the failed ones again")
+        out.print(f"report: {page}", markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
+    as_json: AsJson = False,
+) -> None:
+    """Print how far a study is.
+
+    Example: nnclr-study status runs/quickstart
+    """
+    from nnclr_study.study.plan import condition_label, plan_trials
+    from nnclr_study.study.progress import progress
+    from nnclr_study.study.run_folder import RunFolder
+
+    folder = RunFolder.open(run_folder)
+    study, ended = folder.study(), folder.trials()
+    cells = progress(plan_trials(study), ended, folder.epochs(), folder.is_locked())
+    counts = Counter(cell.status for cell in cells)
+    if as_json:
+        rows = [
+            {
+                "trial_id": cell.trial.id,
+                "status": cell.status,
+                "epochs_done": cell.epochs_done,
+                "epochs": cell.trial.config.epochs,
+                "error": ended[cell.trial.id].error if cell.trial.id in ended else None,
+            }
+            for cell in cells
+        ]
+        _print_json({"study": study.name, "counts": counts, "trials": rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("condition", "seed", "status", "epochs"):
+        table.add_column(name, justify="right" if name == "epochs" else "left")
+    for cell in cells:
+        config = cell.trial.config
+        epochs = f"{cell.epochs_done} of {config.epochs}"
+        label = condition_label(cell.trial.condition)
+        table.add_row(label, str(config.seed), cell.status, epochs)
+    out.print(table)
+    for cell in cells:
+        if cell.status == "failed":
+            out.print(f"{cell.trial.id}: {ended[cell.trial.id].error}", markup=False)
+    said = ", ".join(f"{counts[status]} {status}" for status in counts)
+    out.print(f"{study.name}: {len(cells)} trials: {said}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="As runs/quickstart")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder; default: RUN/report"),
+    ] = None,
+) -> None:
+    """Build the report page of a run folder, finished or not.
+
+    Needs neither torch nor Ray: a copied run folder is enough.
+
+    Example: nnclr-study report runs/quickstart -o reports/quickstart
+    """
+    from nnclr_study.report.page import build_report
+
+    for folder in runs:
+        target = output / folder.name if output and len(runs) > 1 else output
+        built = build_report(folder, target)
+        out.print(built.answer)
+        out.print(f"report: {built.page}")
+
+
+@app.command()
+def trial(
+    file: StudyFile,
+    trial_id: Annotated[str, typer.Argument(metavar="ID", help="As `plan` prints it")],
+    data: DataFolder = Path("data"),
+) -> None:
+    """Train one trial in this process, without Ray, and print its rows; record nothing.
+
+    Example: nnclr-study trial search_spaces/quickstart.toml queue_size-0_s1_1a2b3c
+    """
+    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.spec import load_study
+
+    trials = {planned.id: planned for planned in plan_trials(load_study(file))}
+    if trial_id not in trials:
+        raise UsageError(
+            f"{file} has no trial {trial_id!r}; `nnclr-study plan {file}` prints them"
+        )
+
+    from nnclr_study.trainer.data import load_dataset
+    from nnclr_study.trainer.loop import train
+    from nnclr_study.trainer.world import World
+
+    config = trials[trial_id].config
+    for snapshot in train(config, load_dataset(config, data), World.alone()):
+        _print_json(snapshot.rows[-1].model_dump())
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code.
+
+    0: fine. 1: finished with failed trials. 2: usage or study file. 3: cluster or data.
+    130: interrupted, and resumable.
+    """
+    try:
+        app(argv)
+    except SystemExit as end:
+        if end.code == 130:
+            err.print("interrupted; the same command goes on where it was")
+        return int(end.code or 0)
+    except StudyError as error:
+        err.print(f"error: {error}", markup=False)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

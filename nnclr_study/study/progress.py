@@ -1,0 +1,40 @@
+"""How far each planned trial is: what `status` prints and the report counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nnclr_study.study.plan import Trial
+from nnclr_study.study.rows import EpochRow, TrialRow
+
+Status = Literal["finished", "failed", "running", "interrupted", "waiting"]
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """One planned trial and how far it is."""
+
+    trial: Trial
+    status: Status
+    epochs_done: int
+
+
+def progress(
+    planned: Sequence[Trial],
+    ended: Mapping[str, TrialRow],
+    epochs: Mapping[str, Sequence[EpochRow]],
+    locked: bool,
+) -> list[TrialProgress]:
+    """Return how far every planned trial is; rows of other trials do not count.
+
+    `locked` tells whether a `run` holds the folder: a trial that has begun and not ended is
+    "running" then, and "interrupted" otherwise.
+    """
+    begun: Status = "running" if locked else "interrupted"
+    found = []
+    for trial in planned:
+        done = len(epochs.get(trial.id, []))
+        row = ended.get(trial.id)
+        status: Status = row.status if row else begun if done else "waiting"
+        found.append(TrialProgress(trial, status, done))
+    return found

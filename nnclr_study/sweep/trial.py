@@ -1,0 +1,102 @@
+"""One trial where it runs: in this process, in Tune's, or in the workers of a TorchTrainer."""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.sweep.resources import Placement
+from nnclr_study.trainer import checkpoint
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.world import CPU, World
+
+RETRIES = 2
+"""How often a trial whose process or node died goes on from its last epoch."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every trial of a study needs to know beside its id."""
+
+    configs: Mapping[str, TrialConfig]
+    checkpoints: Mapping[str, Path]
+    data: Path
+    placement: Placement
+    ray_storage: Path
+    nccl: bool
+
+
+def in_process(params: dict[str, Any], job: Job) -> None:
+    """Run a trial in the process that Tune gave it."""
+    _run(params["trial_id"], job, World.alone(), tune.report)
+
+
+def with_trainer(params: dict[str, Any], job: Job) -> None:
+    """Run a trial as a TorchTrainer, whose driver this is."""
+    placement = job.placement
+    context = tune.get_context()
+    try:
+        ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"trial_id": params["trial_id"], "job": job},
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if job.nccl else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=placement.workers,
+                use_gpu=placement.gpus_per_worker > 0,
+                resources_per_worker=_resources(placement),
+            ),
+            run_config=ray.train.RunConfig(
+                # Stable, so that a retried driver finds the run of the one before.
+                name=f"{context.get_experiment_name()}-{params['trial_id']}",
+                storage_path=str(job.ray_storage),
+                callbacks=[TuneReportCallback()],
+                failure_config=ray.train.FailureConfig(max_failures=RETRIES),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        ).fit()
+    except ray.train.WorkerGroupError as error:
+        # What went wrong in the worker, not what Ray made of it.
+        raise next(iter(error.worker_failures.values())) from None
+
+
+def _worker(params: dict[str, Any]) -> None:
+    # A GPU that is only declared, as in a test, is none to torch.
+    device = ray.train.torch.get_device() if torch.cuda.is_available() else CPU
+    _run(params["trial_id"], params["job"], World.joined(device), ray.train.report)
+
+
+def _run(trial_id: str, job: Job, world: World, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train one trial from its last epoch on, saving and reporting every epoch.
+
+    The rows of the epochs already done are reported again: whoever records them may have been
+    killed before they came through, and skips those that did.
+    """
+    config, saved = job.configs[trial_id], job.checkpoints[trial_id]
+    facts = {"host": socket.gethostname(), "device": _device_name(world.device)}
+    resume = checkpoint.load(saved)
+    if resume is not None:
+        for row in resume.rows:
+            report({"row": row.model_dump(), "ran": resume.config.model_dump()} | facts)
+    for snapshot in train(config, load_dataset(config, job.data), world, resume):
+        if world.rank == 0:
+            checkpoint.save(snapshot, saved)
+        row = snapshot.rows[-1]
+        report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+
+
+def _resources(placement: Placement) -> dict[str, float]:
+    needs = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
+    return {kind: amount for kind, amount in needs.items() if amount}
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

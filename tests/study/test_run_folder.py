@@ -1,0 +1,123 @@
+"""The run folder: what was written is read, whatever killed the writer."""
+
+import multiprocessing
+from datetime import UTC, datetime
+
+import pytest
+
+from nnclr_study.errors import RunFolderError
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.rows import EpochRow, TrialRow
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import parse_study
+from tests.study.test_spec import GOOD
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create(tmp_path / "runs" / "good", parse_study(GOOD, "good.toml"))
+
+
+def epoch(number, top1=0.5):
+    return EpochRow(
+        epoch=number,
+        **dict.fromkeys(("c_loss", "c_acc", "r_acc", "p_loss", "p_acc"), 0.25),
+        **dict.fromkeys(("val_p_loss", "val_p_acc"), 0.25),
+        val_probe_top1=top1,
+        train_seconds=1.0,
+        seconds=1.5,
+    )
+
+
+def ended(trial, status="finished"):
+    return TrialRow(
+        trial_id=trial.id,
+        status=status,
+        seed=trial.config.seed,
+        config=trial.config.model_dump(),
+        epochs=1,
+        val_probe_top1=0.5,
+        test_probe_top1=0.5,
+        seconds=1.5,
+        session=0,
+        ended_at=datetime.now(UTC),
+    )
+
+
+def test_rows_come_back_as_they_went_in(folder):
+    trial, other = plan_trials(folder.study())[:2]
+    folder.append_epoch(trial.id, epoch(1))
+    folder.append_epoch(other.id, epoch(1, 0.75))
+    folder.append_epoch(trial.id, epoch(2))
+    folder.append_trial(ended(trial))
+    read = RunFolder.open(folder.path)
+    assert read.epochs() == {trial.id: [epoch(1), epoch(2)], other.id: [epoch(1, 0.75)]}
+    assert list(read.trials()) == [trial.id]
+    assert read.study().text == GOOD
+
+
+def test_the_last_row_of_a_trial_counts(folder):
+    trial = plan_trials(folder.study())[0]
+    folder.append_trial(ended(trial, "failed"))
+    folder.append_trial(ended(trial))
+    assert folder.trials()[trial.id].status == "finished"
+
+
+def test_a_torn_line_is_no_row_and_is_cut_off_by_the_next_writer(folder):
+    folder.append_epoch("a", epoch(1))
+    path = folder.path / "epochs.jsonl"
+    whole = path.read_bytes()
+    for cut in range(1, len(whole)):
+        path.write_bytes(whole + whole[:cut])
+        assert folder.epochs() == {"a": [epoch(1)]}
+        folder.append_epoch("a", epoch(2))
+        assert folder.epochs() == {"a": [epoch(1), epoch(2)]}
+    path.write_bytes(whole[:-5])
+    folder.append_epoch("b", epoch(1))
+    assert folder.epochs() == {"b": [epoch(1)]}
+
+
+@pytest.mark.parametrize("line", [b"rubbish\n", b"[1]\n", b'{"trial_id": "a", "epoch": 1}\n'])
+def test_a_line_that_is_no_row_is_named_with_its_place(folder, line):
+    folder.append_epoch("a", epoch(1))
+    with (folder.path / "epochs.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(RunFolderError, match=r"epochs\.jsonl, line 2"):
+        folder.epochs()
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match=r"no study\.toml"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="--storage"):
+        RunFolder.create(tmp_path / "file" / "run", parse_study(GOOD, "good.toml"))
+
+
+def hold(folder, held, release):
+    with folder.lock():
+        held.set()
+        release.wait(20)
+
+
+def test_a_second_run_is_refused_and_told_by_whom(folder):
+    assert not folder.is_locked()
+    spawn = multiprocessing.get_context("spawn")
+    held, release = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(folder, held, release))
+    other.start()
+    try:
+        assert held.wait(20)
+        assert folder.is_locked()
+        with pytest.raises(RunFolderError, match=f"process {other.pid} on "), folder.lock():
+            pass
+    finally:
+        other.kill()  # as a crash would: the lock goes with its process
+        other.join()
+    assert not folder.is_locked()
+    with folder.lock():
+        assert folder.is_locked()
+    assert not folder.is_locked()

@@ -1,0 +1,158 @@
+"""The study file: what is read, and that every problem of a bad one is named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from nnclr_study.errors import StudyFileError
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.spec import conditions, load_study, parse_study
+
+SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
+
+GOOD = """
+[study]
+name = "good"
+seeds = [1, 2]
+[trial]
+dataset = "digits"
+batch_size = 32
+labelled_batch_size = 8
+[grid]
+queue_size = [0, 40, 100]
+temperature = [0.1, 1]
+"""
+
+
+def problems(text):
+    with pytest.raises(StudyFileError) as caught:
+        parse_study(text, "bad.toml")
+    return {getattr(p, "key", None): str(p) for p in caught.value.problems}, str(caught.value)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_study_plans_under_its_own_name(path):
+    study = load_study(path)
+    assert study.name == path.stem
+    assert plan_trials(study)
+    assert study.text.startswith(f"# nnclr-study run search_spaces/{path.name}\n")
+
+
+def test_the_keras_example_is_set_as_it_sets_itself():
+    (trial,) = plan_trials(load_study(SHIPPED[0].parent / "stl10_keras_example.toml"))
+    config = trial.config
+    assert (config.batch_size, config.labelled_batch_size) == (500, 25)
+    assert (config.steps_per_epoch, config.epochs) == (200, 25)
+    assert (config.width, config.projection_dim, config.queue_size) == (128, 128, 10_000)
+    assert (config.temperature, config.aug_strength, config.learning_rate) == (0.1, 1.0, 1e-3)
+
+
+def test_a_good_file_is_read_whole():
+    study = parse_study(GOOD, "good.toml")
+    assert (study.name, study.seeds) == ("good", [1, 2])
+    assert study.fixed == {"dataset": "digits", "batch_size": 32, "labelled_batch_size": 8}
+    assert study.text == GOOD
+
+
+def test_conditions_are_the_full_product_in_file_order():
+    assert list(conditions({"a": [2, 1], "b": [0.5, 0.25]})) == [
+        {"a": 2, "b": 0.5},
+        {"a": 2, "b": 0.25},
+        {"a": 1, "b": 0.5},
+        {"a": 1, "b": 0.25},
+    ]
+    assert list(conditions({})) == [{}]
+
+
+def test_every_problem_is_named_at_once():
+    found, text = problems(
+        """
+[study]
+nam = "x"
+seeds = [1, 1]
+[trail]
+[trial]
+temperatur = 0.1
+dataset = "digit"
+batch_size = "32"
+aug_strength = nan
+seed = 3
+width = 8
+[grid]
+queue_size = [0, -1]
+width = []
+val_fraction = [0.1, 0.1]
+"""
+    )
+    assert "bad.toml has 13 problems" in text
+    assert 'did you mean "name"' in found["study.nam"]
+    assert "missing" in found["study.name"]
+    assert "twice" in found["study.seeds"]
+    assert 'did you mean "trial"' in found["trail"]
+    assert 'did you mean "temperature"' in found["trial.temperatur"]
+    assert "'digits' or 'stl10'" in found["trial.dataset"]
+    assert "whole number" in found["trial.batch_size"]
+    assert "default 500" in found["trial.batch_size"]
+    assert "finite number" in found["trial.aug_strength"]
+    assert "also varied in [grid]" in found["trial.width"]
+    assert "[study]" in found["trial.seed"]
+    assert ">= 0" in found["grid.queue_size[1]"]
+    assert "list of values" in found["grid.width"]
+    assert "twice" in found["grid.val_fraction"]
+    for key in ("trial.temperatur", "grid.queue_size[1]"):
+        assert f"{key} = " in text
+
+
+def test_a_knob_is_fixed_or_varied_but_not_both():
+    found, _ = problems(GOOD.replace("batch_size = 32", "batch_size = 32\ntemperature = 0.1"))
+    assert list(found) == ["trial.temperature"]
+
+
+def test_knobs_that_do_not_fit_each_other_are_named_with_their_condition():
+    found, text = problems(GOOD.replace("batch_size = 32", "batch_size = 33"))
+    assert list(found) == ["grid"]
+    assert "queue_size=40 cannot hold one global batch of 41" in text
+    assert text.count("cannot hold") == 1, "once, not for every temperature"
+    assert "queue_size >= 41" in text
+
+
+def test_a_queue_of_exactly_one_batch_fits():
+    assert len(plan_trials(parse_study(GOOD, "good.toml"))) == 12
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[study", "not valid TOML"),
+        ("[study]\nname = 'a'\nname = 'b'", "not valid TOML"),
+        ("study = 3", "must be a table"),
+        ("[study]\nname = '../../etc'\nseeds = [1]", "pattern"),
+        ("[study]\nname = 'x'\nseeds = []", "at least 1"),
+        ("[study]\nname = 'x'\nseeds = [true]", "whole number"),
+        ("[study]\nname = 'x'\nseeds = 5", "list"),
+        (
+            "[study]\nname='x'\nseeds=[1]\n[grid]\nseed_=[1]\nwidth=3",
+            "list of values: width = [..]",
+        ),
+        (
+            "[study]\nname='x'\nseeds=[1]\n[grid]\n"
+            + "\n".join(
+                f"{knob} = {list(range(10, 1000))}" for knob in ("width", "epochs", "queue_size")
+            ),
+            "more than 100000",
+        ),
+    ],
+)
+def test_what_is_no_study_is_refused_with_the_rule(text, said):
+    assert said in problems(text)[1]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+    for path, said in (
+        (tmp_path / "nope.toml", "No such file"),
+        (tmp_path / "latin.toml", "UTF-8"),
+    ):
+        with pytest.raises(StudyFileError, match=said) as caught:
+            load_study(path)
+        assert path.name in str(caught.value)

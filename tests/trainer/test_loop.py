@@ -1,0 +1,135 @@
+"""A whole trial: the same rows to the bit, resumed or not, whatever ran before it."""
+
+import pytest
+import torch
+
+from nnclr_study.errors import RunFolderError
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer import checkpoint
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.learner import Learner
+from nnclr_study.trainer.loop import DivergedError, train
+from nnclr_study.trainer.world import World
+
+
+def config(**knobs):
+    small = {
+        "dataset": "digits",
+        "epochs": 4,
+        "steps_per_epoch": 3,
+        "batch_size": 24,
+        "labelled_batch_size": 8,
+        "width": 8,
+        "queue_size": 50,
+        "seed": 5,
+    }
+    return TrialConfig(**(small | knobs))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return load_dataset(config(), tmp_path_factory.mktemp("data"))
+
+
+def rows(snapshots):
+    """Return the rows of a trial without their clocks."""
+    *_, last = snapshots
+    return [row.model_dump(exclude={"seconds", "train_seconds"}) for row in last.rows]
+
+
+@pytest.mark.parametrize("queue_size", [0, 50])
+def test_killed_after_any_epoch_it_goes_on_to_the_bit(digits, tmp_path, queue_size):
+    trial = config(queue_size=queue_size)
+    whole = rows(train(trial, digits, World()))
+    assert len(whole) == 4
+    for stop in (1, 2, 3):
+        path = tmp_path / f"{stop}.safetensors"
+        for snapshot in train(trial, digits, World()):
+            checkpoint.save(snapshot, path)
+            if len(snapshot.rows) == stop:
+                break
+        torch.manual_seed(stop)  # what a new process would not share
+        saved = checkpoint.load(path)
+        assert saved.config == trial
+        assert len(saved.rows) == stop
+        assert rows(train(trial, digits, World(), saved)) == whole
+
+
+def test_trials_in_one_process_share_nothing(digits):
+    alone = rows(train(config(), digits, World()))
+    first, second = train(config(), digits, World()), train(config(seed=6), digits, World())
+    for _ in range(3):
+        next(first)
+        torch.randn(7)
+        other = next(second)
+    assert rows(first) == alone
+    assert other.rows[0].c_loss != alone[0]["c_loss"]
+
+
+def test_test_images_are_looked_at_once_at_the_end(digits):
+    *early, last = rows(train(config(), digits, World()))
+    assert [row["test_probe_top1"] for row in early] == [None] * 3
+    assert 0 < last["test_probe_top1"] < 1
+
+
+def test_it_learns(digits):
+    trial = config(
+        epochs=12, steps_per_epoch=20, width=16, queue_size=200, probe_learning_rate=0.02
+    )
+    seen = rows(train(trial, digits, World()))
+    assert seen[-1]["c_loss"] < seen[0]["c_loss"] - 0.3
+    assert seen[-1]["p_loss"] < seen[0]["p_loss"] - 0.1
+    assert seen[-1]["val_p_acc"] > 0.25
+    assert seen[-1]["val_probe_top1"] > 0.6
+
+
+@pytest.mark.parametrize(
+    "knob, value",
+    [
+        ("queue_size", 0),
+        ("temperature", 0.5),
+        ("aug_strength", 0.2),
+        ("width", 16),
+        ("seed", 6),
+        ("projection_dim", 4),
+        ("learning_rate", 0.01),
+        ("probe_learning_rate", 0.01),
+        ("batch_size", 23),
+        ("labelled_batch_size", 7),
+        ("steps_per_epoch", 2),
+        ("val_fraction", 0.3),
+    ],
+)
+def test_every_knob_is_connected(digits, knob, value):
+    usual = next(train(config(), digits, World())).rows[0]
+    turned = next(train(config(**{knob: value}), digits, World())).rows[0]
+    metrics = {"c_loss", "p_loss", "val_probe_top1", "val_p_loss"}
+    assert turned.model_dump(include=metrics) != usual.model_dump(include=metrics)
+
+
+def test_the_probe_step_leaves_the_encoder_alone(digits):
+    learner = Learner(config(), digits.side, digits.num_classes, World())
+    before = [weight.clone() for weight in learner.encoder.parameters()]
+    learner.probe_step(digits.train.images[:8].float() / 255, digits.train.labels[:8])
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, learner.encoder.parameters(), strict=True)
+    )
+    assert all(weight.grad is None for weight in learner.encoder.parameters())
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(digits):
+    with pytest.raises(DivergedError, match="c_loss is nan in epoch 1"):
+        list(train(config(temperature=1e-40), digits, World()))
+
+
+def test_a_checkpoint_is_whole_or_absent(digits, tmp_path):
+    path = tmp_path / "deep" / "trial.safetensors"
+    assert checkpoint.load(path) is None
+    snapshot = next(train(config(), digits, World()))
+    checkpoint.save(snapshot, path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing else is left behind"
+    content = path.read_bytes()
+    for cut in (0, 7, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(RunFolderError, match=r"trial\.safetensors is no checkpoint"):
+            checkpoint.load(path)
