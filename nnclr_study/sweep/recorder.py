@@ -10,6 +10,7 @@ from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import EpochRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.sweep.terminal import Progress
+from nnclr_study.sweep.trial import reason
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -34,10 +35,12 @@ class Recorder(Callback):  # type: ignore[misc]
         self._progress.started(trial.config["trial_id"])
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Record an epoch."""
+        """Record an epoch, or remember why there will be no more."""
         trial_id = trial.config["trial_id"]
+        self._last[trial_id] = self._last.get(trial_id, {}) | result
+        if "failed" in result:
+            return
         row = EpochRow(**result["row"])
-        self._last[trial_id] = result
         rows = self._epochs.setdefault(trial_id, [])
         if row.epoch == len(rows) + 1:
             self._folder.append_epoch(trial_id, row)
@@ -48,9 +51,12 @@ class Recorder(Callback):  # type: ignore[misc]
         """Record that a trial ran to its end, if it ran what it was asked to."""
         trial_id = trial.config["trial_id"]
         asked, rows = self._trials[trial_id].config, self._epochs.get(trial_id, [])
-        ran = self._last.get(trial_id, {}).get("ran", {})
+        last = self._last.get(trial_id, {})
+        ran = last.get("ran", {})
         differs = {k: v for k, v in asked.model_dump().items() if ran.get(k) != v}
-        if differs:
+        if "failed" in last:
+            self._ended(trial_id, last["failed"])
+        elif differs:
             ran_with = {knob: ran.get(knob) for knob in differs}
             self._ended(trial_id, f"asked to run {differs}, but ran {ran_with}")
         elif len(rows) != asked.epochs:
@@ -60,7 +66,7 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record that a trial failed, and why."""
-        self._ended(trial.config["trial_id"], _reason(trial.get_pickled_error()))
+        self._ended(trial.config["trial_id"], reason(trial.get_pickled_error()))
 
     def _ended(self, trial_id: str, error: str | None) -> None:
         rows, last = self._epochs.get(trial_id, []), self._last.get(trial_id, {})
@@ -83,13 +89,3 @@ class Recorder(Callback):  # type: ignore[misc]
         )
         self._folder.append_trial(row)
         self._progress.ended(row)
-
-
-def _reason(error: Exception | None) -> str:
-    """Return the root cause of what Ray raised for a trial, in a line."""
-    while error is not None and getattr(error, "cause", None) is not None:
-        error = error.cause  # type: ignore[attr-defined]
-    if error is None:
-        return "ended without saying why"
-    text = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {text[0] if len(text) == 1 else text[-1].strip()}"

@@ -12,11 +12,12 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from nnclr_study.errors import StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.sweep.resources import Placement
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
-from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.loop import DivergedError, train
 from nnclr_study.trainer.world import CPU, World
 
 RETRIES = 2
@@ -64,8 +65,8 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
             ),
         ).fit()
     except ray.train.WorkerGroupError as error:
-        # What went wrong in the worker, not what Ray made of it.
-        raise next(iter(error.worker_failures.values())) from None
+        # Train has retried it; raised, it would have Tune start all of that over.
+        tune.report({"failed": reason(next(iter(error.worker_failures.values())))})
 
 
 def _worker(params: dict[str, Any]) -> None:
@@ -82,15 +83,29 @@ def _run(trial_id: str, job: Job, world: World, report: Callable[[dict[str, Any]
     """
     config, saved = job.configs[trial_id], job.checkpoints[trial_id]
     facts = {"host": socket.gethostname(), "device": _device_name(world.device)}
-    resume = checkpoint.load(saved)
-    if resume is not None:
-        for row in resume.rows:
-            report({"row": row.model_dump(), "ran": resume.config.model_dump()} | facts)
-    for snapshot in train(config, load_dataset(config, job.data), world, resume):
-        if world.rank == 0:
-            checkpoint.save(snapshot, saved)
-        row = snapshot.rows[-1]
-        report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+    try:
+        resume = checkpoint.load(saved)
+        if resume is not None:
+            for row in resume.rows:
+                report({"row": row.model_dump(), "ran": resume.config.model_dump()} | facts)
+        for snapshot in train(config, load_dataset(config, job.data), world, resume):
+            if world.rank == 0:
+                checkpoint.save(snapshot, saved)
+            row = snapshot.rows[-1]
+            report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+    except (DivergedError, StudyError) as error:
+        # Every worker comes to it alike, and would again: reported, so that nobody retries.
+        report({"failed": reason(error)} | facts)
+
+
+def reason(error: BaseException | None) -> str:
+    """Return the root cause of what Ray raised for a trial, in a line."""
+    while (cause := getattr(error, "cause", None)) is not None:
+        error = cause
+    if error is None:
+        return "ended without saying why"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
 
 
 def _resources(placement: Placement) -> dict[str, float]:

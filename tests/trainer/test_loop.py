@@ -100,9 +100,10 @@ def test_it_learns(digits):
         ("val_fraction", 0.3),
     ],
 )
-def test_every_knob_is_connected(digits, knob, value):
+def test_every_knob_is_connected(digits, tmp_path, knob, value):
     usual = next(train(config(), digits, World())).rows[0]
-    turned = next(train(config(**{knob: value}), digits, World())).rows[0]
+    trial = config(**{knob: value})
+    turned = next(train(trial, load_dataset(trial, tmp_path), World())).rows[0]
     metrics = {"c_loss", "p_loss", "val_probe_top1", "val_p_loss"}
     assert turned.model_dump(include=metrics) != usual.model_dump(include=metrics)
 

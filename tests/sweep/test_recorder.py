@@ -1,0 +1,136 @@
+"""What the recorder makes of what Tune tells it. No cluster."""
+
+import io
+import pickle
+from types import SimpleNamespace
+
+import pytest
+from ray.tune import Callback
+from rich.console import Console
+
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep.recorder import Recorder
+from nnclr_study.sweep.terminal import Progress, show_seconds
+from tests.study.test_run_folder import epoch
+
+STUDY = """
+[study]
+name = "x"
+seeds = [1]
+[trial]
+dataset = "digits"
+epochs = 2
+[grid]
+queue_size = [0, 1000]
+"""
+
+
+@pytest.fixture
+def heard(tmp_path):
+    """Return a recorder, its folder, a trial as planned and as Tune has it, and the terminal."""
+    study = parse_study(STUDY, "x.toml")
+    folder = RunFolder.create(tmp_path / "x", study)
+    todo = {trial.id: trial for trial in plan_trials(study)}
+    terminal = io.StringIO()
+    progress = Progress(Console(file=terminal, width=120), study, todo, folder)
+    planned = next(iter(todo.values()))
+    trial = SimpleNamespace(config={"trial_id": planned.id})
+    recorder = Recorder(folder, todo, session=3, progress=progress)
+    return SimpleNamespace(**locals())
+
+
+def result(heard, number, top1=0.5, **knobs):
+    ran = heard.planned.config.model_dump() | knobs
+    row = epoch(number, top1).model_copy(update={"test_probe_top1": 0.25 if number == 2 else None})
+    return {"row": row.model_dump(), "ran": ran, "host": "node-1", "device": "CPU"}
+
+
+def test_a_trial_that_ran_as_asked_is_finished_with_its_last_epoch(heard):
+    for number, top1 in ((1, 0.9), (2, 0.75)):
+        heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, number, top1))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert (row.status, row.val_probe_top1, row.test_probe_top1) == ("finished", 0.75, 0.25)
+    assert (row.seconds, row.epochs, row.session, row.host) == (3.0, 2, 3, "node-1")
+    assert "finished  queue_size 0, seed 1" in heard.terminal.getvalue()
+    assert "val  75.0%  test  25.0%" in heard.terminal.getvalue()
+
+
+def test_rows_told_again_after_a_resume_are_not_written_again(heard):
+    tell = heard.recorder.on_trial_result
+    tell(trial=heard.trial, result=result(heard, 1))
+    tell(trial=heard.trial, result=result(heard, 1))
+    again = Recorder(heard.folder, heard.todo, session=4, progress=heard.progress)
+    for number in (1, 2):
+        again.on_trial_result(trial=heard.trial, result=result(heard, number))
+    lines = (heard.folder.path / "epochs.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert [row.epoch for row in heard.folder.epochs()[heard.planned.id]] == [1, 2]
+
+
+def test_a_knob_that_did_not_reach_the_trainer_fails_the_trial(heard):
+    for number in (1, 2):
+        told = result(heard, number, queue_size=1000)
+        heard.recorder.on_trial_result(trial=heard.trial, result=told)
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert row.status == "failed"
+    assert row.error == "asked to run {'queue_size': 0}, but ran {'queue_size': 1000}"
+    assert row.val_probe_top1 is None
+
+
+def test_a_trial_that_ended_early_is_not_finished(heard):
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert (row.status, row.error) == ("failed", "ended after epoch 1 of 2")
+
+
+def test_what_a_trial_says_of_its_own_failure_is_recorded(heard):
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    heard.recorder.on_trial_result(trial=heard.trial, result={"failed": "DivergedError: nan"})
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert (row.status, row.error, row.epochs) == ("failed", "DivergedError: nan", 1)
+    assert "failed" in heard.terminal.getvalue()
+
+
+def test_a_crash_is_recorded_with_its_root_cause_in_a_line(heard):
+    root = MemoryError("tried to allocate\n12 GiB")
+    wrapped = RuntimeError("a hundred lines of Ray")
+    wrapped.cause = root
+    heard.trial.get_pickled_error = lambda: wrapped
+    heard.recorder.on_trial_error(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert (row.status, row.error) == ("failed", "MemoryError: 12 GiB")
+
+
+def test_tune_may_pickle_it(heard):
+    assert type(pickle.loads(pickle.dumps(heard.recorder))) is Callback
+
+
+def test_the_living_line_counts_and_foresees(heard):
+    line = str(heard.progress.__rich__())
+    assert "0 of 2 trials finished" in line
+    assert "starting" in line
+    heard.recorder.on_trial_start(trial=heard.trial)
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    line = str(heard.progress.__rich__())
+    assert "1 running" in line
+    assert "left" in line
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7_800, "2 h 10 min"),
+    ],
+)
+def test_durations_read_well(seconds, shown):
+    assert show_seconds(seconds) == shown
