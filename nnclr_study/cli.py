@@ -21,8 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file, as search_spaces/quickstart.toml")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
@@ -112,13 +112,13 @@ def run(
             from nnclr_study.report.page import build_report
 
             built = build_report(folder.path)
-            out.print(f"\n{built.answer}", markup=False)
+            out.print(f"\n{built.answer}")
         else:
             ended = f"{len(trials) - len(failed)} finished, {len(failed)} failed"
             out.print(f"all {len(trials)} trials have ended: {ended}")
         if failed:
             out.print("--retry-failed runs the failed ones again")
-        out.print(f"report: {page}", markup=False)
+        out.print(f"report: {page}")
     if failed:
         raise typer.Exit(1)
 
@@ -164,7 +164,7 @@ def status(
     out.print(table)
     for cell in cells:
         if cell.status == "failed":
-            out.print(f"{cell.trial.id}: {ended[cell.trial.id].error}", markup=False)
+            out.print(f"{cell.trial.id}: {ended[cell.trial.id].error}")
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
 
@@ -237,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             err.print("interrupted; the same command goes on where it was")
         return int(end.code or 0)
     except StudyError as error:
-        err.print(f"error: {error}", markup=False)
+        err.print(f"error: {error}")
         return error.exit_code
     return 0
 

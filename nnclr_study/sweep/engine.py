@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,13 +123,15 @@ def _cluster(address: str | None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     local = {} if address else {"include_dashboard": True}
     try:
+        if address and ":" in address:
+            _knock(address)
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.CRITICAL,
             **local,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster at {address or 'this machine'}: {error}; start one with "
             "`ray start --head`, name it with --address, or leave --address out to use this "
@@ -138,6 +141,12 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try, and log, for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _check_data(trials: Sequence[Trial], data: Path) -> None:

@@ -1,0 +1,79 @@
+"""From a run folder to tidy tables: one row a planned trial, one row an epoch."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.progress import progress
+from nnclr_study.study.rows import EpochRow, Session
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import Study, Value, conditions
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All that a report knows of a run.
+
+    `trials` has a row a planned trial in plan order: trial_id, status, seed, a column a varied
+    knob, val_probe_top1, test_probe_top1, seconds, epochs_done, error, host, device, and `arm`,
+    the trial's place in `arms`. `epochs` has a row an epoch of those trials: trial_id, arm,
+    seed, status, and the fields of `EpochRow`. Accuracies are shares of 1 and missing for a
+    trial that is not finished.
+    """
+
+    study: Study
+    arms: list[dict[str, Value]]
+    """The conditions in file order; the first one is the baseline."""
+    datasets: list[str]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    sessions: list[Session]
+
+
+def load(folder: RunFolder) -> Tables:
+    """Read a run folder; rows of trials that are no longer in its plan are left out."""
+    study = folder.study()
+    planned = plan_trials(study)
+    arms = list(conditions(study.grid))
+    places = {tuple(arm.values()): place for place, arm in enumerate(arms)}
+    locked, ended, epochs = folder.is_locked(), folder.trials(), folder.epochs()
+
+    trial_rows, epoch_rows = [], []
+    for each in progress(planned, ended, epochs, locked):
+        trial, row = each.trial, ended.get(each.trial.id)
+        rows = epochs.get(trial.id, [])
+        who = {
+            "trial_id": trial.id,
+            "status": each.status,
+            "seed": trial.config.seed,
+            "arm": places[tuple(trial.condition.values())],
+        }
+        finished = row is not None and row.status == "finished"
+        trial_rows.append(
+            who
+            | trial.condition
+            | {
+                "val_probe_top1": row.val_probe_top1 if row and finished else None,
+                "test_probe_top1": row.test_probe_top1 if row and finished else None,
+                "seconds": row.seconds if row else sum(r.seconds for r in rows) or None,
+                "epochs_done": each.epochs_done,
+                "error": row.error if row else None,
+                "host": row.host if row else None,
+                "device": row.device if row else None,
+            }
+        )
+        epoch_rows += [who | epoch.model_dump() for epoch in rows]
+
+    trials = pd.DataFrame(trial_rows)
+    for column in ("val_probe_top1", "test_probe_top1", "seconds"):
+        trials[column] = trials[column].astype(float)
+    columns = ["trial_id", "status", "seed", "arm", *EpochRow.model_fields]
+    return Tables(
+        study=study,
+        arms=arms,
+        datasets=sorted({trial.config.dataset for trial in planned}),
+        trials=trials,
+        epochs=pd.DataFrame(epoch_rows, columns=columns),
+        sessions=folder.sessions(),
+    )
