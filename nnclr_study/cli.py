@@ -97,29 +97,28 @@ def run(
     trials = plan_trials(study)
     folder = RunFolder.create(storage / study.name, study)
     with folder.lock():
-        ended = {trial_id: row.status for trial_id, row in folder.trials().items()}
+        before = folder.trials()
         kept = {"finished"} if retry_failed else {"finished", "failed"}
-        todo = [trial for trial in trials if ended.get(trial.id) not in kept]
+        todo = [t for t in trials if t.id not in before or before[t.id].status not in kept]
         if todo:
             from nnclr_study.sweep.engine import run_trials
             from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
             run_trials(study, todo, folder, demand, data, address, out)
-        failed = [t.id for t in trials if folder.trials()[t.id].status == "failed"]
+        ended = folder.trials()
+        failed = sum(ended[trial.id].status == "failed" for trial in trials)
+        if not todo:
+            finished = len(trials) - failed
+            out.print(f"all {len(trials)} trials have ended: {finished} finished, {failed} failed")
         page = folder.report / "index.html"
         if todo or not page.exists():
             from nnclr_study.report.page import build_report
 
-            built = build_report(folder.path)
-            out.print(f"\n{built.answer}")
-        else:
-            ended = f"{len(trials) - len(failed)} finished, {len(failed)} failed"
-            out.print(f"all {len(trials)} trials have ended: {ended}")
-        if failed:
-            out.print("--retry-failed runs the failed ones again")
+            out.print(f"\n{build_report(folder.path).answer}")
         out.print(f"report: {page}")
     if failed:
+        out.print(f"{failed} failed; --retry-failed runs them again")
         raise typer.Exit(1)
 
 

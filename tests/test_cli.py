@@ -1,0 +1,180 @@
+"""The command line as a user meets it: what it prints, and with which exit code it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnclr_study.cli import main
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import load_study
+from tests.study.test_run_folder import ended, epoch
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder of the quickstart: one trial finished, one failed, one begun."""
+    study = load_study(QUICKSTART)
+    folder = RunFolder.create(tmp_path / "runs" / "quickstart", study)
+    done, failed, begun, *_ = plan_trials(study)
+    for trial in (done, failed, begun):
+        folder.append_epoch(trial.id, epoch(1))
+    folder.append_trial(ended(done))
+    failure = {"error": "MemoryError: [red]12 GiB[/red] :x:", "val_probe_top1": None}
+    folder.append_trial(ended(failed, "failed").model_copy(update=failure))
+    return folder
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in ("plan", "run", "status", "report", "trial"):
+        assert f" {command} " in shown
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "report", "trial"])
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"Example: nnclr-study {command} " in capsys.readouterr().out
+
+
+def test_plan_prints_every_trial(capsys):
+    assert main(["plan", str(QUICKSTART)]) == 0
+    shown = capsys.readouterr().out
+    for trial in plan_trials(load_study(QUICKSTART)):
+        assert trial.id in shown
+    assert "12 trials: 4 conditions x 3 seeds" in shown
+
+
+def test_plan_as_json_holds_every_config(capsys):
+    assert main(["plan", str(QUICKSTART), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    trials = plan_trials(load_study(QUICKSTART))
+    assert told["study"] == "quickstart"
+    assert told["trials"] == [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
+
+
+def test_status_counts_and_names_what_failed(run_folder, capsys):
+    assert main(["status", str(run_folder.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "quickstart: 12 trials: 1 finished, 1 failed, 1 interrupted, 9 waiting" in shown
+    assert "MemoryError: [red]12 GiB[/red] :x:" in shown, "as it stands, no markup"
+    with run_folder.lock():
+        main(["status", str(run_folder.path)])
+    assert "1 running" in capsys.readouterr().out
+
+
+def test_status_as_json(run_folder, capsys):
+    assert main(["status", str(run_folder.path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"] == {"finished": 1, "failed": 1, "interrupted": 1, "waiting": 9}
+    assert [row["status"] for row in told["trials"]][:4] == [
+        "finished",
+        "failed",
+        "interrupted",
+        "waiting",
+    ]
+    assert told["trials"][1]["error"].startswith("MemoryError")
+
+
+def test_report_builds_where_it_is_told_to(run_folder, tmp_path, capsys):
+    assert main(["report", str(run_folder.path), "-o", str(tmp_path / "page")]) == 0
+    shown = capsys.readouterr().out
+    assert "Interim, 1 of 12 trials finished" in shown
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {
+        "index.html",
+        "trials.csv",
+        "summary.md",
+        "analysis.json",
+    }
+    header = (tmp_path / "page" / "trials.csv").read_text().splitlines()[0]
+    wanted = ["trial_id", "status", "seed", "queue_size", "val_probe_top1", "test_probe_top1"]
+    assert header.split(",")[:7] == [*wanted, "seconds"]
+
+
+def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path):
+    other = RunFolder.create(tmp_path / "runs" / "other", load_study(QUICKSTART))
+    runs = [str(run_folder.path), str(other.path)]
+    assert main(["report", *runs, "-o", str(tmp_path / "pages")]) == 0
+    for name in ("quickstart", "other"):
+        assert (tmp_path / "pages" / name / "index.html").exists()
+    assert main(["report", *runs]) == 0
+    assert (run_folder.report / "index.html").exists()
+    assert (other.report / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, code, said",
+    [
+        (["plan", "nope.toml"], 2, "nope.toml has a problem"),
+        (["run", "nope.toml"], 2, "cannot be read"),
+        (["status", "nope"], 2, "no run folder"),
+        (["report", "nope"], 2, "no run folder"),
+        (["trial", str(QUICKSTART), "nope"], 2, "no trial 'nope'"),
+        (["run", str(QUICKSTART), "--workers", "0"], 2, "--workers"),
+        (["run", str(QUICKSTART), "--runner", "dask"], 2, "--runner"),
+        (["nope"], 2, "nope"),
+        (["plan"], 2, "file"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_told_without_a_traceback(argv, code, said, capfd):
+    assert main(argv) == code
+    shown = capfd.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_study_that_has_ended_is_not_started_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)  # an import of it would fail
+    study = load_study(QUICKSTART)
+    folder = RunFolder.create(tmp_path / "quickstart", study)
+    for trial in plan_trials(study):
+        folder.append_trial(ended(trial))
+    argv = ["run", str(QUICKSTART), "--storage", str(tmp_path)]
+    assert main(argv) == 0
+    first = capsys.readouterr().out
+    assert main(argv) == 0
+    second = capsys.readouterr().out
+    for shown in (first, second):
+        assert "all 12 trials have ended: 12 finished, 0 failed" in shown
+        assert str(tmp_path / "quickstart" / "report" / "index.html") in shown
+    assert folder.sessions() == []
+    folder.append_trial(ended(plan_trials(study)[0], "failed"))
+    assert main(argv) == 1
+    assert "--retry-failed" in capsys.readouterr().out
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path, capsys):
+    folder = RunFolder.create(tmp_path / "quickstart", load_study(QUICKSTART))
+    with folder.lock():
+        assert main(["run", str(QUICKSTART), "--storage", str(tmp_path)]) == 2
+    assert "in use by process" in capsys.readouterr().err
+
+
+def test_one_trial_runs_without_ray_and_records_nothing(tmp_path, capsys, monkeypatch):
+    text = """
+[study]
+name = "one"
+seeds = [1]
+[trial]
+dataset = "digits"
+epochs = 2
+steps_per_epoch = 1
+batch_size = 8
+labelled_batch_size = 4
+width = 4
+queue_size = 12
+"""
+    (tmp_path / "one.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    (trial,) = plan_trials(load_study(tmp_path / "one.toml"))
+    assert main(["trial", "one.toml", trial.id]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["test_probe_top1"] is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["one.toml"]
