@@ -20,7 +20,7 @@ from nnclr_study.report.analyse import analyse
 from nnclr_study.report.findings import Finding, certainty, find
 from nnclr_study.report.load import Tables, load
 from nnclr_study.study.plan import condition_label, show_value
-from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.run_folder import RunFolder, write_whole
 
 VERDICTS = {"better": "▲", "worse": "▼", "not resolved": "○", "depends on method": "◇"}
 STATES = {"finished": "✓", "failed": "✕", "running": "▸", "interrupted": "‖", "waiting": "·"}
@@ -55,7 +55,7 @@ def build_report(run: Path, out: Path | None = None) -> Report:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            _write_whole(target / name, text)
+            write_whole(target / name, text)
     except OSError as error:
         raise RunFolderError(
             f"{target} cannot be written: {error.strerror}; choose another folder with --output"
@@ -120,10 +120,3 @@ def _drawn(tables: Tables, analysis: dict[str, Any]) -> dict[str, Any]:
 def _packed_plotly() -> str:
     """Return the installed plotly's own plotly.js, gzipped, in base64."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one, never half."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -21,9 +21,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def platform_name() -> str:
-    """Return the machine's system and processor kind."""
-    return f"{platform.system()} {platform.release()} {platform.machine()}"
+def machine() -> str:
+    """Return this machine's system and processor: `Linux x86_64, AMD EPYC 9654`."""
+    kind = f"{platform.system()} {platform.machine()}"
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return kind
+    models = [line.split(":")[1].strip() for line in told.splitlines() if "model name" in line]
+    return f"{kind}, {models[0]}" if models else kind
 
 
 def commit() -> str | None:

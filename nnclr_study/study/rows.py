@@ -61,7 +61,8 @@ class Session(BaseModel):
     versions: dict[str, str]
     commit: str | None
     """Of the nnclr-study checkout, with '+changes' where it had uncommitted ones."""
-    platform: str
+    machine: str
+    """That `run` was called on."""
     cpus: float
     gpus: float
     nodes: int

@@ -59,7 +59,7 @@ class RunFolder:
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder.study_file, study.text)
+            write_whole(folder.study_file, study.text)
         except OSError as error:
             raise RunFolderError(
                 f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
@@ -174,7 +174,7 @@ def _checked(kind: type[Row], line: dict[str, Any], at: str) -> Row:
         raise RunFolderError(f"{at}: {key}: {first['msg']}; written by another version?") from None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one, never half."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")

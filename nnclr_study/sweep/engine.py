@@ -175,7 +175,7 @@ def _session(placement: Placement, nodes: Sequence[Node]) -> Session:
         command=shlex.join(["nnclr-study", *sys.argv[1:]]),
         versions=provenance.versions(),
         commit=provenance.commit(),
-        platform=provenance.platform_name(),
+        machine=provenance.machine(),
         cpus=sum(node.get("CPU", 0) for node in nodes),
         gpus=sum(node.get("GPU", 0) for node in nodes),
         nodes=len(nodes),

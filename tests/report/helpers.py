@@ -49,7 +49,7 @@ def make_run(path: Path, text: str, outcome: Callable[[Trial], Outcome]) -> RunF
             command="nnclr-study run made.toml",
             versions={"nnclr-study": "0.1.0", "torch": "2.9.0"},
             commit="0123456789abcdef0123456789abcdef01234567",
-            platform="Linux 6.1 x86_64",
+            machine="Linux 6.1 x86_64",
             cpus=2,
             gpus=0,
             nodes=1,
