@@ -2,9 +2,13 @@
 
 import hashlib
 import json
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nnclr_study.study.augmentation import following
+
+FEATURES_PER_WIDTH = {"conv4": 1, "resnet18": 8, "resnet50": 32}
 
 
 class TrialConfig(BaseModel):
@@ -29,29 +33,137 @@ class TrialConfig(BaseModel):
     labelled_batch_size: int = Field(
         25, ge=1, le=1_000_000, description="labelled images in a step; the online probe's batch"
     )
-    width: int = Field(128, ge=1, le=65_536, description="channels and features of the encoder")
+    encoder: Literal["conv4", "resnet18", "resnet50"] = Field(
+        "conv4", description="'conv4' is the Keras example's; ResNets as torchvision has them"
+    )
+    width: int = Field(
+        default_factory=lambda known: 128 if known["encoder"] == "conv4" else 64,
+        ge=1,
+        le=65_536,
+        description="channels of conv4, or of a ResNet's first stage; default: 128, or 64",
+    )
+    projector_depth: int = Field(2, ge=1, le=10, description="linear layers of the projector")
+    projector_width: int = Field(
+        default_factory=lambda known: known["width"] * FEATURES_PER_WIDTH[known["encoder"]],
+        ge=1,
+        le=1_000_000,
+        description="of the projector's hidden layers; default: as many as features",
+    )
     projection_dim: int = Field(
-        ge=1, le=65_536, description="dimension of projections and queue; default: as width"
+        default_factory=lambda known: known["width"],
+        ge=1,
+        le=65_536,
+        description="dimension of projections and queue; default: as width",
+    )
+    predictor_width: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="hidden width of the paper's prediction head; left out: no such head",
+    )
+    head_batch_norm: bool = Field(
+        False, description="batch norm in projector and predictor, as in the paper"
     )
     queue_size: int = Field(
         10_000, ge=0, le=100_000_000, description="rows of the support set; 0: none (SimCLR)"
     )
     temperature: float = Field(0.1, gt=0, le=100, description="divides the similarities")
-    aug_strength: float = Field(
-        1.0, ge=0, le=1.2, description="0 keeps only the flip; 1 is the Keras example's"
+    aug_recipe: Literal["brightness", "simclr"] = Field(
+        "brightness", description="augmentation; 'brightness' is the Keras example's"
     )
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="Adam, encoder and head")
+    aug_strength: float = Field(
+        1.0, ge=0, le=1.2, description="0 keeps only the flip; 1 is the recipe's own"
+    )
+    crop_min_area: float = Field(
+        default_factory=following("crop_min_area"),
+        gt=0,
+        le=1,
+        description="smallest crop as a share of the image; default: by recipe and strength",
+    )
+    crop_max_aspect: float = Field(
+        default_factory=following("crop_max_aspect"),
+        ge=1,
+        le=10,
+        description="a crop's longer side by its shorter; default: by recipe and strength",
+    )
+    flip_prob: float = Field(0.5, ge=0, le=1, description="of flipping left and right")
+    brightness_shift: float = Field(
+        default_factory=following("brightness_shift"),
+        ge=0,
+        le=1,
+        description="largest, in shares of the value range; default: by recipe and strength",
+    )
+    jitter_prob: float = Field(0.8, ge=0, le=1, description="of the four colour jitters at once")
+    jitter_brightness: float = Field(
+        default_factory=following("jitter_brightness"),
+        ge=0,
+        le=1,
+        description="its factor's distance from 1; default: by recipe and strength",
+    )
+    jitter_contrast: float = Field(
+        default_factory=following("jitter_contrast"),
+        ge=0,
+        le=1,
+        description="its factor's distance from 1; default: by recipe and strength",
+    )
+    jitter_saturation: float = Field(
+        default_factory=following("jitter_saturation"),
+        ge=0,
+        le=1,
+        description="its factor's distance from 1; default: by recipe and strength",
+    )
+    jitter_hue: float = Field(
+        default_factory=following("jitter_hue"),
+        ge=0,
+        le=0.5,
+        description="largest turn of the colour circle; default: by recipe and strength",
+    )
+    grey_prob: float = Field(
+        default_factory=following("grey_prob"),
+        ge=0,
+        le=1,
+        description="of losing all colour; default: by recipe and strength",
+    )
+    blur_prob: float = Field(
+        default_factory=following("blur_prob"),
+        ge=0,
+        le=1,
+        description="of a Gaussian blur; default: by recipe and strength",
+    )
+    blur_min_sigma: float = Field(0.1, gt=0, le=100, description="least blur, in pixels")
+    blur_max_sigma: float = Field(2.0, gt=0, le=100, description="most blur, in pixels")
+    solarise_prob: float = Field(
+        0.0, ge=0, le=1, description="of inverting all values from solarise_threshold on"
+    )
+    solarise_threshold: float = Field(
+        0.5, ge=0, le=1, description="of solarising, in shares of the value range"
+    )
+    neighbour_gradient: Literal["straight_through", "stop"] = Field(
+        "straight_through",
+        description="a projection's gradient through its neighbour, or none as in the paper",
+    )
+    loss_blocks: Literal[2, 4] = Field(
+        4, description="2: the paper's; 4: the Keras example's, with their transposes"
+    )
+    optimizer: Literal["adam", "adamw", "sgd", "lars"] = Field(
+        "adam", description="of encoder and head; adam: with Keras's epsilon"
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=1_000, description="of encoder and head")
+    optimizer_momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars")
+    weight_decay: float = Field(
+        0.0, ge=0, le=10, description="of weights; biases and norms are spared"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate after its warm-up"
+    )
+    warmup_epochs: int = Field(0, ge=0, le=100_000, description="of linear warm-up")
+    gradient_clip: float | None = Field(
+        None, gt=0, description="largest norm of the gradient; left out: none"
+    )
     probe_learning_rate: float = Field(1e-3, gt=0, le=100, description="Adam, online probe")
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="of weights, data order, augmentation and queue"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _projection_follows_width(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {"projection_dim": values.get("width", cls.model_fields["width"].default)} | values
 
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> Self:
@@ -62,6 +174,29 @@ class TrialConfig(BaseModel):
                 f"{self.global_batch}, 0 for none, or a smaller batch_size"
             )
         return self
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs} leaves none of epochs={self.epochs} to "
+                f"train in; use warmup_epochs < {self.epochs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blur_has_a_range(self) -> Self:
+        if self.blur_min_sigma > self.blur_max_sigma:
+            raise ValueError(
+                f"blur_min_sigma={self.blur_min_sigma} lies above blur_max_sigma="
+                f"{self.blur_max_sigma}; use blur_min_sigma <= {self.blur_max_sigma}"
+            )
+        return self
+
+    @property
+    def features(self) -> int:
+        """Dimension of the encoder's output."""
+        return self.width * FEATURES_PER_WIDTH[self.encoder]
 
     @property
     def global_batch(self) -> int:

@@ -20,8 +20,35 @@ class EpochRow(BaseModel):
     val_p_loss: float
     val_p_acc: float
     val_probe_top1: float
+    """Of the fresh linear probe, whose regularisation is chosen on val as well."""
     test_probe_top1: float | None = None
-    """Read once: in the row of the last epoch."""
+    """Of the same probe. Read once: in the row of the last epoch."""
+    probe_C: float | None = None
+    """The chosen inverse strength of the probe's L2 regularisation, as scikit-learn has it."""
+    val_knn_top1: float | None = None
+    """Of the weighted nearest neighbours among the labelled train features."""
+    rankme: float | None = None
+    """Effective rank of the val features, in dimensions."""
+    alpha_req: float | None = None
+    """Exponent at which their covariance spectrum decays; None on collapse."""
+    alignment: float | None = None
+    """Mean squared distance of two normalised views of a val image, 0 to 4."""
+    uniformity: float | None = None
+    """Log mean Gaussian potential of the normalised val features; 0 on collapse."""
+    feature_std: float | None = None
+    """Mean standard deviation of a dimension of the normalised val features."""
+    nn_same_label: float | None = None
+    """Share of neighbours with the label of the image that found them, where both are known.
+
+    None without a queue, or where none was known.
+    """
+    nn_age: float | None = None
+    """Mean age of a neighbour, in steps since it was pushed; None without a queue."""
+    queue_used: float | None = None
+    """Share of all rows in the queue during the epoch that were anyone's neighbour in it.
+
+    None without a queue.
+    """
     train_seconds: float
     """Of the epoch's training steps."""
     seconds: float

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -180,7 +180,8 @@ def _misfits(study: Study) -> Iterator[Problem]:
 @cache
 def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
     field = model.model_fields[key]
-    return TypeAdapter(Annotated[field.annotation, field], config=_STRICT)  # type: ignore[arg-type]
+    kind: Any = field.annotation
+    return TypeAdapter(Annotated[kind, None, *field.metadata], config=_STRICT)
 
 
 def _valid(model: type[BaseModel], key: str, value: Any) -> bool:
@@ -200,14 +201,16 @@ def _broken_rule(model: type[BaseModel], key: str, value: Any) -> str | None:
 
 def _describe(model: type[BaseModel], key: str) -> str:
     field = model.model_fields[key]
-    default = "" if field.default in (None, "") or field.is_required() else repr(field.default)
+    # A default that follows other knobs is told in the description.
+    plain = not field.is_required() and field.default_factory is None
+    default = repr(field.default) if plain and field.default not in (None, "") else ""
     said = [f"{key}: {field.description}", _bounds(field), default and f"default {default}"]
     return "; ".join(part for part in said if part)
 
 
 def _bounds(field: FieldInfo) -> str:
-    if choices := get_args(field.annotation):
-        return "one of " + ", ".join(map(repr, choices)) if str in map(type, choices) else ""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(field.annotation)))
     limits = []
     for symbol, name in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
         limits += [f"{symbol} {getattr(m, name)}" for m in field.metadata if hasattr(m, name)]

@@ -37,6 +37,7 @@ class Progress:
         self._epochs_before = sum(self._epochs.values())
         self._epochs_planned = sum(trial.config.epochs for trial in todo.values())
         self._begun: float | None = None
+        self._ends_at: float | None = None
         self._live = Live(self, console=console, auto_refresh=True, transient=True)
 
     def __enter__(self) -> Self:
@@ -58,8 +59,13 @@ class Progress:
         self._begun = self._begun or monotonic()
 
     def epoch_done(self, trial_id: str, epochs: int) -> None:
-        """Note how far a trial is."""
+        """Note how far a trial is, and foresee the end from the pace so far."""
         self._epochs[trial_id] = epochs
+        done = sum(self._epochs.values()) - self._epochs_before
+        if self._begun is not None and done > 0:
+            left = self._epochs_planned - self._epochs_before - done
+            now = monotonic()
+            self._ends_at = now + (now - self._begun) * left / done
 
     def ended(self, row: TrialRow) -> None:
         """Print a trial's line."""
@@ -81,21 +87,16 @@ class Progress:
 
     def __rich__(self) -> Text:
         """Return the living line."""
-        left = self._seconds_left()
+        time_left = "starting"
+        if self._ends_at is not None:
+            time_left = f"{show_seconds(max(0.0, self._ends_at - monotonic()))} left"
         parts = [
             f"{self._finished} of {self._planned} trials finished",
             f"{len(self._running)} running",
             f"{self._failed} failed",
-            f"{show_seconds(left)} left" if left is not None else "starting",
+            time_left,
         ]
         return Text.assemble((f"{self._name}  ", "bold"), "  ".join(parts))
-
-    def _seconds_left(self) -> float | None:
-        done = sum(self._epochs.values()) - self._epochs_before
-        if self._begun is None or done == 0:
-            return None
-        left = self._epochs_planned - self._epochs_before - done
-        return (monotonic() - self._begun) * left / done
 
 
 def show_seconds(seconds: float) -> str:

@@ -1,63 +1,150 @@
-"""What the frozen features are worth: a fresh linear probe."""
+"""What the frozen features are worth: a fresh linear probe and nearest neighbours."""
+
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnclr_study.trainer import augment
 from nnclr_study.trainer.world import World
 
 CHUNK = 1_024
 MAX_ITERATIONS = 300
+TOLERANCE = 1e-5
+"""Largest entry of the gradient at the end; scikit-learn's default is 1e-4."""
+PROBE_CS = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Among which the probe's regularisation is chosen on val, the strongest first."""
+KNN_NEIGHBOURS = 20
+KNN_TEMPERATURE = 0.07
+KNN_CHUNK = 256
+"""Queries compared with all labelled features at once."""
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, images_NCHW: Tensor, world: World) -> Tensor:
-    """Return the features of uint8 images, (N, D), computed by all workers together."""
-    own = images_NCHW[world.rows(len(images_NCHW))]
-    parts = [encoder(chunk.to(world.device).float() / 255) for chunk in torch.split(own, CHUNK)]
+def encode(
+    encoder: nn.Module, images_NCHW: Tensor, world: World, view: augment.Draw | None = None
+) -> Tensor:
+    """Return the features of uint8 images, (N, D), computed by all workers together.
+
+    Given `view`, the features of that random view of each image.
+    """
+    encoder.eval()
+    own = world.rows(len(images_NCHW))
+    parts = []
+    for start in range(own.start, max(own.stop, own.start + 1), CHUNK):
+        rows = slice(start, min(start + CHUNK, own.stop))
+        images = images_NCHW[rows].to(world.device)
+        seen = images.float() / 255 if view is None else augment.apply(images, view.rows(rows))
+        parts.append(encoder(seen))
     return world.gather(torch.cat(parts), len(images_NCHW))
 
 
 class LinearProbe:
     """Multinomial logistic regression on standardised features, fitted to convergence.
 
-    Minimises the mean cross entropy plus |W|^2 / (2 N), as scikit-learn's
-    `LogisticRegression(C=1)` does, by L-BFGS in double precision. It draws no random
+    Minimises the mean cross entropy plus |W|^2 / (2 C N), as scikit-learn's
+    `LogisticRegression(C=C)` does, by L-BFGS in double precision. It draws no random
     numbers: the same features give the same probe.
+
+    Args:
+        features_ND: of the labelled training images.
+        labels_N: their classes.
+        num_classes: that there are.
+        C: inverse strength of the regularisation, as in scikit-learn.
+        start: a probe of the same features whose weights are near; without: from 0.
     """
 
-    def __init__(self, features_ND: Tensor, labels_N: Tensor, num_classes: int) -> None:
+    def __init__(
+        self,
+        features_ND: Tensor,
+        labels_N: Tensor,
+        num_classes: int,
+        C: float = 1.0,
+        start: Self | None = None,
+    ) -> None:
+        self.C = C
         features = features_ND.double()
         self._mean_D = features.mean(0)
         std_D = features.std(0, correction=0)
         self._std_D = torch.where(std_D > 0, std_D, 1)
         inputs = self._standardise(features)
-        self._weight = torch.zeros(
-            num_classes, inputs.shape[1], dtype=torch.double, device=inputs.device
-        ).requires_grad_()
-        self._bias = torch.zeros_like(self._weight[:, 0]).requires_grad_()
+        self._weight = inputs.new_zeros(num_classes, inputs.shape[1])
+        self._bias = inputs.new_zeros(num_classes)
+        if start is not None:
+            self._weight, self._bias = start._weight.clone(), start._bias.clone()
         solver = torch.optim.LBFGS(
             [self._weight, self._bias],
             max_iter=MAX_ITERATIONS,
-            tolerance_grad=1e-6,
-            tolerance_change=1e-10,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=1e-9,
             line_search_fn="strong_wolfe",
         )
 
+        target = F.one_hot(labels_N, num_classes).to(inputs)
+
         def closure() -> float:
-            solver.zero_grad()
-            penalty = self._weight.square().sum() / (2 * len(inputs))
-            loss = F.cross_entropy(F.linear(inputs, self._weight, self._bias), labels_N) + penalty
-            loss.backward()  # type: ignore[no-untyped-call]
+            # The gradient in closed form: what it costs here is mostly the number of calls.
+            log_share = self._logits(inputs).log_softmax(1)
+            error = (log_share.exp() - target) / len(inputs)
+            pull = self._weight / (C * len(inputs))
+            self._weight.grad, self._bias.grad = error.T @ inputs + pull, error.sum(0)
+            loss = (self._weight * pull).sum() / 2 - (target * log_share).sum() / len(inputs)
             return loss.item()
 
         solver.step(closure)  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def chosen(
+        cls,
+        train_ND: Tensor,
+        train_labels_N: Tensor,
+        val_MD: Tensor,
+        val_labels_M: Tensor,
+        num_classes: int,
+    ) -> Self:
+        """Return the probe of the train features that is best on val, among all `PROBE_CS`.
+
+        Of equally good ones the most strongly regularised. Each is fitted from where the one
+        before it, the next stronger, ended.
+        """
+        probes: list[Self] = []
+        for C in PROBE_CS:
+            start = probes[-1] if probes else None
+            probes.append(cls(train_ND, train_labels_N, num_classes, C, start))
+        return max(probes, key=lambda probe: probe.top1(val_MD, val_labels_M))
+
     def top1(self, features_ND: Tensor, labels_N: Tensor) -> float:
         """Return the share of rows whose most likely class is their label."""
-        with torch.no_grad():
-            logits = F.linear(self._standardise(features_ND.double()), self._weight, self._bias)
+        logits = self._logits(self._standardise(features_ND.double()))
         return float((logits.argmax(1) == labels_N).double().mean())
+
+    def _logits(self, inputs_ND: Tensor) -> Tensor:
+        return F.linear(inputs_ND, self._weight, self._bias)
 
     def _standardise(self, features_ND: Tensor) -> Tensor:
         return (features_ND - self._mean_D) / self._std_D
+
+
+def knn_top1(
+    features_ND: Tensor,
+    labels_N: Tensor,
+    queries_MD: Tensor,
+    query_labels_M: Tensor,
+    num_classes: int,
+) -> float:
+    """Return the share of queries whose nearest labelled rows vote for their label.
+
+    The weighted k-NN of Wu et al. 2018 (arXiv 1805.01978): the `KNN_NEIGHBOURS` rows of
+    largest cosine similarity s (all, where there are fewer) vote with exp(s / T).
+    """
+    rows, queries = (F.normalize(features.double()) for features in (features_ND, queries_MD))
+    votes_of_N = F.one_hot(labels_N, num_classes).to(rows)
+    right = labels_N.new_zeros(())
+    chunks = (torch.split(tensor, KNN_CHUNK) for tensor in (queries, query_labels_M))
+    for chunk, labels in zip(*chunks, strict=True):
+        similarity, nearest = (chunk @ rows.T).topk(min(KNN_NEIGHBOURS, len(rows)))
+        weight = torch.exp(similarity / KNN_TEMPERATURE)
+        votes = (weight[:, None] @ votes_of_N[nearest])[:, 0]
+        right += (votes.argmax(1) == labels).sum()
+    return float(right) / len(queries)

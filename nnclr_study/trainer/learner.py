@@ -8,14 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.trainer.encoder import conv4, initialise, projection_head
+from nnclr_study.trainer.batch_norm import share_batch_norm
+from nnclr_study.trainer.encoder import (
+    build_encoder,
+    initialise,
+    prediction_head,
+    projection_head,
+)
 from nnclr_study.trainer.objective import (
     contrastive_accuracy,
     contrastive_loss,
     correlation_accuracy,
     straight_through,
 )
-from nnclr_study.trainer.optimizers import KerasAdam
+from nnclr_study.trainer.optimizers import KerasAdam, build_optimizer, learning_rate
 from nnclr_study.trainer.support_set import SupportSet
 from nnclr_study.trainer.world import CPU, World, random_stream
 
@@ -34,10 +40,11 @@ class Learner:
         self.config = config
         self.world = world
         start = random_stream(config.seed, "initialise", 0, CPU)
-        self.encoder = conv4(config.width, side)
-        self.head = projection_head(config.width, config.projection_dim)
-        self.probe = nn.Linear(config.width, num_classes)
-        for module in (self.encoder, self.head, self.probe):
+        self.encoder = share_batch_norm(build_encoder(config, side), world)
+        self.head = share_batch_norm(projection_head(config), world)
+        self.predictor = share_batch_norm(prediction_head(config), world)
+        self.probe = nn.Linear(config.features, num_classes)
+        for module in (self.encoder, self.head, self.probe, self.predictor):
             initialise(module, start)
             module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.support = (
@@ -45,38 +52,53 @@ class Learner:
             if config.queue_size
             else None
         )
-        self.optimizer = KerasAdam(
-            [*self.encoder.parameters(), *self.head.parameters()], lr=config.learning_rate
-        )
+        self.steps_taken = 0
+        self.optimizer = build_optimizer([self.encoder, self.head, self.predictor], config)
         self.probe_optimizer = KerasAdam(self.probe.parameters(), lr=config.probe_learning_rate)
 
-    def contrastive_step(self, view1_BCHW: Tensor, view2_BCHW: Tensor) -> dict[str, Tensor]:
+    def contrastive_step(
+        self, view1_BCHW: Tensor, view2_BCHW: Tensor, labels_L: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Update encoder, head and support set on our rows of two views of the global batch.
 
-        Returns c_loss, c_acc and r_acc of the global batch, from before the update.
+        The labels of its last L images change nothing but what is known of the neighbours.
+        Returns c_loss, c_acc and r_acc of the global batch, from before the update, and what
+        `SupportSet.observe` says of both views' neighbours.
         """
+        self.encoder.train()
         features = self.encoder(torch.cat([view1_BCHW, view2_BCHW]))
-        projections = F.normalize(self.head(features))
-        count = self.config.global_batch
-        own = [part for pair in (features, projections) for part in pair.chunk(2)]
-        features1, features2, projections1, projections2 = (
-            self.world.gather(part, count) for part in own
+        projected = self.head(features)
+        features1, features2 = self._gather_views(features)
+        projections1, projections2 = self._gather_views(F.normalize(projected))
+        predictions1, predictions2 = (
+            (projections1, projections2)
+            if isinstance(self.predictor, nn.Identity)
+            else self._gather_views(F.normalize(self.predictor(projected)))
         )
+        views = [projections1, projections2]
+        # Looked up before push(): otherwise every row would find itself.
+        nearest = [
+            self.support.nearest(view.detach()) for view in views if self.support is not None
+        ]
+        positives1, positives2 = self._positives(views, nearest)
         loss = contrastive_loss(
-            self._positives(projections1),
-            self._positives(projections2),
-            projections1,
-            projections2,
+            positives1,
+            positives2,
+            predictions1,
+            predictions2,
             self.config.temperature,
+            self.config.loss_blocks,
         )
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.world.sum_gradients(self.optimizer.param_groups[0]["params"])
-        self.optimizer.step()
+        self._update(loss)
+        neighbours = {}
         if self.support is not None:
-            self.support.push(projections1)
+            count = self.config.global_batch
+            known = projections1.new_empty(0).long() if labels_L is None else labels_L
+            labels_B = F.pad(known, (count - len(known), 0), value=-1)
+            neighbours = self.support.observe(torch.cat(nearest), labels_B.repeat(2))
+            self.support.push(projections1, labels_B)
         with torch.no_grad():
-            return {
+            return neighbours | {
                 "c_loss": loss.detach(),
                 "c_acc": contrastive_accuracy(features1, features2),
                 "r_acc": correlation_accuracy(features1, features2),
@@ -87,6 +109,7 @@ class Learner:
 
         Returns p_loss and p_acc of the labelled batch, from before the update.
         """
+        self.encoder.eval()
         with torch.no_grad():
             features = self.world.gather(self.encoder(images_BCHW), len(labels_L))
         # Every worker takes the same step on the same gathered features.
@@ -106,7 +129,8 @@ class Learner:
         for part, optimizer in self._optimizers().items():
             for index, moments in optimizer.state_dict()["state"].items():
                 for name, tensor in moments.items():
-                    flat[f"{part}/{index}/{name}"] = tensor
+                    if tensor is not None:  # SGD's buffer without momentum
+                        flat[f"{part}/{index}/{name}"] = tensor
         return flat
 
     def load_state_dict(self, flat: Mapping[str, Tensor]) -> None:
@@ -120,16 +144,40 @@ class Learner:
                 state.setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
-    def _positives(self, projections_BD: Tensor) -> Tensor:
-        """Return what stands in for a view: its nearest neighbour, or itself without a queue."""
+    def _gather_views(self, own: Tensor) -> list[Tensor]:
+        """Return each view's rows of the global batch; `own` holds our rows of both."""
+        return [self.world.gather(view, self.config.global_batch) for view in own.chunk(2)]
+
+    def _update(self, loss: Tensor) -> None:
+        """Take one step of the encoder and head, at the rate that the schedule gives it."""
+        groups = self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.world.sum_gradients(parameters)
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+        for group in groups:
+            group["lr"] = learning_rate(self.config, self.steps_taken)
+        self.optimizer.step()
+        self.steps_taken += 1
+
+    def _positives(self, views: list[Tensor], nearest: list[Tensor]) -> list[Tensor]:
+        """Return what stands in for each view: its neighbours, or itself without a queue."""
         if self.support is None:
-            return projections_BD
-        # Looked up before push(): otherwise every row would find itself.
-        nearest_B = self.support.nearest(projections_BD.detach())
-        return straight_through(projections_BD, self.support.bank_QD[nearest_B])
+            return views
+        neighbours = [self.support.bank_QD[nearest_B] for nearest_B in nearest]
+        if self.config.neighbour_gradient == "stop":
+            return neighbours
+        return [straight_through(*pair) for pair in zip(views, neighbours, strict=True)]
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules = {"encoder": self.encoder, "head": self.head, "probe": self.probe}
+        modules = {
+            "encoder": self.encoder,
+            "head": self.head,
+            "predictor": self.predictor,
+            "probe": self.probe,
+        }
         return modules if self.support is None else {**modules, "support": self.support}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
-from nnclr_study.trainer import augment
+from nnclr_study.trainer import augment, scores
 from nnclr_study.trainer.data import Dataset, batches
-from nnclr_study.trainer.evaluate import LinearProbe, encode
+from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
 from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.world import World, random_stream
 
@@ -51,6 +51,7 @@ def train(
     if resume is not None:
         learner.load_state_dict(resume.tensors)
         rows = list(resume.rows)
+        learner.steps_taken = len(rows) * config.steps_per_epoch
     images = _Images(data, world)
     for epoch in range(len(rows), config.epochs):
         started = monotonic()
@@ -58,11 +59,11 @@ def train(
         if not math.isfinite(metrics["c_loss"]):
             raise DivergedError(f"c_loss is {metrics['c_loss']} in epoch {epoch + 1}")
         trained = monotonic()
-        scores = _evaluate(learner, images, last=epoch + 1 == config.epochs)
+        worth = _evaluate(learner, images, epoch)
         row = EpochRow(
             epoch=epoch + 1,
             **metrics,
-            **scores,
+            **worth,
             train_seconds=trained - started,
             seconds=monotonic() - started,
         )
@@ -94,7 +95,7 @@ def _train_epoch(learner: Learner, images: _Images, epoch: int) -> dict[str, flo
         )
     ]
     randomness = random_stream(config.seed, "augment", epoch, world.device)
-    recipe = augment.Recipe.of_strength(config.aug_strength)
+    recipe = augment.Recipe.of(config)
     # Parameters are drawn for the global batch, so that they do not depend on the workers.
     own, own_labelled = world.rows(config.global_batch), world.rows(config.labelled_batch_size)
     totals: dict[str, Tensor] = {}
@@ -111,36 +112,58 @@ def _train_epoch(learner: Learner, images: _Images, epoch: int) -> dict[str, flo
         )
         weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
         labelled = images.train.images[labelled_L[own_labelled]]
-        metrics = learner.contrastive_step(view1, view2) | learner.probe_step(
-            augment.apply(labelled, weak.rows(own_labelled)), images.train.labels[labelled_L]
+        labels_L = images.train.labels[labelled_L]
+        metrics = learner.contrastive_step(view1, view2, labels_L) | learner.probe_step(
+            augment.apply(labelled, weak.rows(own_labelled)), labels_L
         )
         for name, value in metrics.items():
             totals[name] = totals.get(name, 0) + value
+    means = {name: total / config.steps_per_epoch for name, total in totals.items()}
+    if learner.support is not None:
+        means["queue_used"] = learner.support.take_used()
     # The only synchronisation of the epoch.
-    means = torch.stack(list(totals.values())).div(config.steps_per_epoch).tolist()
-    return dict(zip(totals, means, strict=True))
+    row = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+    same, known = row.pop("nn_same", 0.0), row.pop("nn_known", 0.0)
+    return row | {"nn_same_label": same / known} if known else row
 
 
-def _evaluate(learner: Learner, images: _Images, last: bool) -> dict[str, float | None]:
+def _evaluate(learner: Learner, images: _Images, epoch: int) -> dict[str, float | None]:
     """Score the frozen encoder; the test images are looked at in the last epoch only."""
+    config, world = learner.config, learner.world
     train, val = (
-        encode(learner.encoder, split.images, learner.world)
-        for split in (images.train, images.val)
+        encode(learner.encoder, split.images, world) for split in (images.train, images.val)
     )
+    if not (train.isfinite().all() and val.isfinite().all()):
+        raise DivergedError(f"features are not finite after epoch {epoch + 1}")
     with torch.no_grad():
         logits = learner.probe(val)
         val_p_loss = float(F.cross_entropy(logits, images.val.labels))
         val_p_acc = float((logits.argmax(1) == images.val.labels).float().mean())
-    probe = LinearProbe(train, images.train.labels, images.num_classes)
+    probe = LinearProbe.chosen(
+        train, images.train.labels, val, images.val.labels, images.num_classes
+    )
     test_probe_top1 = None
-    if last:
-        test = encode(learner.encoder, images.test.images, learner.world)
+    if epoch + 1 == config.epochs:
+        test = encode(learner.encoder, images.test.images, world)
         test_probe_top1 = probe.top1(test, images.test.labels)
+    randomness = random_stream(config.seed, "evaluate", epoch, world.device)
+    recipe = augment.Recipe.of(config)
+    views = [augment.draw(recipe, len(val), randomness) for _ in range(2)]
+    view1, view2 = (encode(learner.encoder, images.val.images, world, view) for view in views)
     return {
         "val_p_loss": val_p_loss,
         "val_p_acc": val_p_acc,
         "val_probe_top1": probe.top1(val, images.val.labels),
         "test_probe_top1": test_probe_top1,
+        "probe_C": probe.C,
+        "val_knn_top1": knn_top1(
+            train, images.train.labels, val, images.val.labels, images.num_classes
+        ),
+        "rankme": float(scores.rankme(val)),
+        "alpha_req": scores.alpha_req(val),
+        "alignment": float(scores.alignment(view1, view2)),
+        "uniformity": float(scores.uniformity(val)),
+        "feature_std": float(scores.feature_std(val)),
     }
 
 

@@ -1,5 +1,7 @@
 """The contrastive loss of NNCLR and what is measured beside it."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,18 +18,21 @@ def contrastive_loss(
     projections1_BD: Tensor,
     projections2_BD: Tensor,
     temperature: float,
+    blocks: Literal[2, 4],
 ) -> Tensor:
-    """Return the mean of the four cross entropies of neighbours against the other view.
+    """Return the mean of the cross entropies of neighbours against the other view.
 
-    Each view's neighbours against the other view's projections, by rows and by columns.
-    arXiv 2104.14548, eq. 4 and 5, with the transposed terms that the Keras example adds; a
-    product's transpose serves the second term, so two products make four blocks.
+    Two blocks: each view's neighbours against the other view's projections (arXiv
+    2104.14548, eq. 4 and 5). Four: these and their transposes, as the Keras example has it;
+    a product's transpose serves the second term, so two products make four blocks.
     """
     logits12_BB = positives1_BD @ projections2_BD.T / temperature
     logits21_BB = positives2_BD @ projections1_BD.T / temperature
     target_B = torch.arange(len(logits12_BB), device=logits12_BB.device)
-    blocks = (logits12_BB, logits12_BB.T, logits21_BB, logits21_BB.T)
-    return torch.stack([F.cross_entropy(logits, target_B) for logits in blocks]).mean()
+    terms = [logits12_BB, logits21_BB]
+    if blocks == 4:
+        terms += [logits12_BB.T, logits21_BB.T]
+    return torch.stack([F.cross_entropy(logits, target_B) for logits in terms]).mean()
 
 
 def contrastive_accuracy(features1_BD: Tensor, features2_BD: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
-"""Optimisers, where torch's own differ from what is studied."""
+"""Optimisers and their schedule: torch's own where it has them."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from nnclr_study.study.config import TrialConfig
 
 
 class KerasAdam(torch.optim.Adam):
@@ -17,7 +20,7 @@ class KerasAdam(torch.optim.Adam):
 
     EPSILON = 1e-7
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
         super().__init__(parameters, lr=lr, eps=self.EPSILON)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -27,3 +30,68 @@ class KerasAdam(torch.optim.Adam):
         for group in self.param_groups:
             group["eps"] = self.EPSILON / (1 - group["betas"][1] ** (taken + 1)) ** 0.5
         return super().step(closure)
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose step is scaled, a layer, by |w| / |gradient| (arXiv 1708.03888).
+
+    As SimCLR and NNCLR use it: biases and norms, which come with `weight_decay` 0 and
+    `adapt` False in their group, take a plain step.
+    """
+
+    TRUST = 1e-3
+
+    def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step; norms stay on the device."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(parameter, parameter.grad, group)
+
+    def _step(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        update = gradient + group["weight_decay"] * parameter
+        if group["adapt"]:
+            ratio = self.TRUST * parameter.norm() / update.norm()
+            update = update * torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
+        state = self.state[parameter]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(parameter)
+        state["velocity"].mul_(group["momentum"]).add_(update, alpha=group["lr"])
+        parameter.sub_(state["velocity"])
+
+
+def build_optimizer(modules: Iterable[nn.Module], config: TrialConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a trial; weight decay spares biases and norms (all vectors)."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate, momentum = config.learning_rate, config.optimizer_momentum
+    match config.optimizer:
+        case "adam":
+            return KerasAdam(groups, lr=rate)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=rate)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+        case "lars":
+            adapted = [
+                g | {"adapt": adapt} for g, adapt in zip(groups, (True, False), strict=True)
+            ]
+            return LARS(adapted, lr=rate, momentum=momentum)
+
+
+def learning_rate(config: TrialConfig, step: int) -> float:
+    """Return the learning rate of a step, from 0: a linear warm-up, then constant or cosine."""
+    warmup = config.warmup_epochs * config.steps_per_epoch
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - warmup) / max(1, config.epochs * config.steps_per_epoch - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -13,6 +13,9 @@ import pytest
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import load_study
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.world import World
 
 pytestmark = pytest.mark.ray
 
@@ -153,6 +156,31 @@ def test_two_workers_train_the_trial_that_one_trains(small, tmp_path):
         assert ours["p_loss"] == pytest.approx(theirs["p_loss"], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "runner, victim",
+    [("in-process", "ImplicitFunc"), ("train", "RayTrainWorker"), ("train", "ImplicitFunc")],
+)
+def test_a_killed_process_is_replaced_and_its_trial_goes_on(small, tmp_path, runner, victim):
+    text = STUDY.replace("epochs = 4", "epochs = 30").replace("[1, 2]", "[1]")
+    small.write_text(text.replace("[0, 100]", "[100]"))
+    process = subprocess.Popen(
+        command("run", small, "--runner", runner), cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
+    while process.poll() is None and _lines(epochs) < 5:
+        time.sleep(0.05)
+    (pid,) = [pid for pid in _descendants(process.pid) if f"ray::{victim}" in _line_of(pid)]
+    os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    (trial,) = plan_trials(load_study(small))
+    *_, whole = train(trial.config, load_dataset(trial.config, tmp_path), World())
+    clocks = {"seconds", "train_seconds"}
+    undisturbed = [row.model_dump(exclude=clocks) for row in whole.rows]
+    assert rows(tmp_path / "runs" / "small") == {trial.id: undisturbed}
+    assert _lines(epochs) == 30, "no row is written twice"
+
+
 def test_a_cluster_that_is_not_there_or_has_no_gpu_is_told(small, tmp_path):
     nowhere = call("run", small, "--address", "127.0.0.1:1", cwd=tmp_path)
     assert nowhere.returncode == 3, nowhere.stderr
@@ -170,16 +198,37 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def _line_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
 def _survivors(folder: Path) -> list[str]:
     """Return the processes that still work in a folder, after at most ten seconds."""
     for _ in range(100):
         alive = []
         for proc in Path("/proc").glob("[0-9]*"):
             try:
-                line = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 at_home = (proc / "cwd").readlink() == folder
             except OSError:
                 continue
+            line = _line_of(int(proc.name))
             if at_home and line and "pytest" not in line:
                 alive.append(line)
         if not alive:

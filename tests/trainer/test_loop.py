@@ -7,6 +7,7 @@ from nnclr_study.errors import RunFolderError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.evaluate import PROBE_CS
 from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.loop import DivergedError, train
 from nnclr_study.trainer.world import World
@@ -37,9 +38,20 @@ def rows(snapshots):
     return [row.model_dump(exclude={"seconds", "train_seconds"}) for row in last.rows]
 
 
-@pytest.mark.parametrize("queue_size", [0, 50])
-def test_killed_after_any_epoch_it_goes_on_to_the_bit(digits, tmp_path, queue_size):
-    trial = config(queue_size=queue_size)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"queue_size": 0},
+        {"queue_size": 50},
+        {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 1.0},
+        {"optimizer": "sgd", "optimizer_momentum": 0.0},
+        {"encoder": "resnet18", "width": 4, "head_batch_norm": True, "predictor_width": 6},
+        {"optimizer": "lars", "learning_rate": 1.0, "schedule": "cosine", "warmup_epochs": 2},
+    ],
+    ids=str,
+)
+def test_killed_after_any_epoch_it_goes_on_to_the_bit(digits, tmp_path, knobs):
+    trial = config(**knobs)
     whole = rows(train(trial, digits, World()))
     assert len(whole) == 4
     for stop in (1, 2, 3):
@@ -72,6 +84,39 @@ def test_test_images_are_looked_at_once_at_the_end(digits):
     assert 0 < last["test_probe_top1"] < 1
 
 
+def test_every_epoch_is_scored_and_the_queue_where_there_is_one(digits):
+    for trial in (config(), config(queue_size=0)):
+        for row in rows(train(trial, digits, World())):
+            absent = {name for name, value in row.items() if value is None}
+            of_a_queue = set() if trial.queue_size else {"nn_same_label", "nn_age", "queue_used"}
+            assert absent - {"test_probe_top1"} == of_a_queue
+            assert row["probe_C"] in PROBE_CS
+            assert 1 <= row["rankme"] <= 8
+            assert 0 < row["feature_std"] < 8**-0.5
+
+
+def test_a_queue_that_was_never_labelled_says_nothing_of_labels(digits):
+    # In the first step only the random rows of the start are there to be found.
+    row = next(train(config(queue_size=20_000, steps_per_epoch=1), digits, World())).rows[0]
+    assert row.nn_same_label is None
+    assert row.nn_age == 0
+    assert 0 < row.queue_used <= 64 / 20_032
+
+
+def test_features_that_are_no_numbers_end_the_trial(digits, monkeypatch):
+    step = Learner.contrastive_step
+
+    def poisoned(self, *args):
+        metrics = step(self, *args)
+        for weight in self.encoder.parameters():
+            weight.data.fill_(torch.nan)
+        return metrics | {"c_loss": torch.ones(())}
+
+    monkeypatch.setattr(Learner, "contrastive_step", poisoned)
+    with pytest.raises(DivergedError, match="features are not finite after epoch 1"):
+        list(train(config(), digits, World()))
+
+
 def test_it_learns(digits):
     trial = config(
         epochs=12, steps_per_epoch=20, width=16, queue_size=200, probe_learning_rate=0.02
@@ -98,6 +143,17 @@ def test_it_learns(digits):
         ("labelled_batch_size", 7),
         ("steps_per_epoch", 2),
         ("val_fraction", 0.3),
+        ("encoder", "resnet18"),
+        ("projector_depth", 3),
+        ("projector_width", 5),
+        ("predictor_width", 6),
+        ("head_batch_norm", True),
+        ("neighbour_gradient", "stop"),
+        ("loss_blocks", 2),
+        ("optimizer", "sgd"),
+        ("weight_decay", 0.5),
+        ("warmup_epochs", 2),
+        ("gradient_clip", 0.001),
     ],
 )
 def test_every_knob_is_connected(digits, tmp_path, knob, value):

@@ -31,14 +31,14 @@ def test_the_loss_is_the_mean_over_four_blocks_of_the_batch(four):
         return total
 
     blocks = [naive(n1, z2), naive(z2, n1), naive(n2, z1), naive(z1, n2)]
-    assert contrastive_loss(n1, n2, z1, z2, 0.2).item() == pytest.approx(sum(blocks) / 24)
+    assert contrastive_loss(n1, n2, z1, z2, 0.2, 4).item() == pytest.approx(sum(blocks) / 24)
 
 
 def test_perfect_neighbours_of_a_cold_loss_cost_nothing():
     eye = torch.eye(5)
-    assert contrastive_loss(eye, eye, eye, eye, 0.01).item() == pytest.approx(0, abs=1e-6)
+    assert contrastive_loss(eye, eye, eye, eye, 0.01, 4).item() == pytest.approx(0, abs=1e-6)
     flat = torch.ones(5, 5) / 5**0.5
-    assert contrastive_loss(flat, flat, flat, flat, 0.1).item() == pytest.approx(math.log(5))
+    assert contrastive_loss(flat, flat, flat, flat, 0.1, 4).item() == pytest.approx(math.log(5))
 
 
 def test_straight_through_has_the_neighbour_s_value_and_the_projection_s_gradient():

@@ -8,9 +8,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.loop import train
 from nnclr_study.trainer.world import CPU, World
 from tests.trainer.test_loop import config
+
+SCORES = ("val_probe_top1", "probe_C", "val_knn_top1", "rankme", "alpha_req")
+SCORES += ("alignment", "uniformity", "feature_std")
+OF_A_QUEUE = ("nn_same_label", "nn_age", "queue_used")
 
 
 def free_port():
@@ -29,7 +34,31 @@ def work(rank, ports, folder, trials):
         for name, trial in trials.items():
             *_, last = train(trial, load_dataset(trial, folder), World.joined(CPU))
             torch.save((last.rows, last.tensors), folder / f"{name}-{size}-{rank}.pt")
+        torch.save(batch_norm_steps(World.joined(CPU)), folder / f"norm-{size}-{rank}.pt")
         dist.destroy_process_group()
+
+
+def batch_norm_steps(world):
+    """Take three steps with batch norm everywhere; return losses, gradients, weights, queue.
+
+    In double precision: batch norm of nearly constant channels blows rounding up a thousandfold,
+    so that in single precision no tolerance would tell a wrong sum from a rounded one.
+    """
+    norm = {"encoder": "resnet18", "width": 4, "head_batch_norm": True, "predictor_width": 6}
+    trial = config(labelled_batch_size=7, **norm)
+    learner = Learner(trial, 32, 10, world)
+    for module in (learner.encoder, learner.head, learner.predictor):
+        module.double()
+    learner.support.bank_QD = learner.support.bank_QD.double()
+    generator, losses = torch.Generator().manual_seed(0), []
+    shape, own = (2, trial.global_batch, 3, 32, 32), world.rows(trial.global_batch)
+    for _ in range(3):
+        views = torch.rand(shape, generator=generator, dtype=torch.double)
+        losses.append(learner.contrastive_step(*views[:, own])["c_loss"])
+    gradients = [p.grad for p in learner.encoder.parameters()]
+    state = learner.state_dict()
+    weights = {name: state[name] for name in sorted(state) if not name.startswith("probe")}
+    return [*losses, *gradients, *weights.values()]
 
 
 @pytest.mark.parametrize("count", [7, 8, 525])
@@ -55,6 +84,15 @@ def test_1_2_and_3_workers_train_the_same_trial(tmp_path):
                 for metric in ("c_loss", "c_acc", "r_acc", "p_loss", "p_acc", "val_p_loss"):
                     want = getattr(theirs, metric)
                     assert getattr(ours, metric) == pytest.approx(want, abs=1e-4), metric
+                for metric in SCORES + OF_A_QUEUE:
+                    want = getattr(theirs, metric)
+                    assert getattr(ours, metric) == pytest.approx(want, abs=1e-3), metric
             assert tensors.keys() == alone.tensors.keys()
             for key, tensor in alone.tensors.items():
                 assert torch.allclose(tensors[key], tensor, atol=1e-4), f"{key}: {rank} of {size}"
+    alone = batch_norm_steps(World())
+    for size, rank in ((2, 0), (2, 1), (3, 0), (3, 1), (3, 2)):
+        shared = torch.load(tmp_path / f"norm-{size}-{rank}.pt")
+        assert len(shared) == len(alone) > 100
+        for ours, theirs in zip(shared, alone, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-7), f"{rank} of {size}"
