@@ -50,7 +50,7 @@ def test_a_step_never_waits_for_the_card(tmp_path):
         view1, view2 = (
             augment.apply(images, augment.draw(recipe, len(images), generator)) for _ in range(2)
         )
-        learner.contrastive_step(view1, view2)
+        learner.contrastive_step(view1, view2, labels)
         learner.probe_step(view1[: len(labels)], labels)
 
     step()
