@@ -95,8 +95,9 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
     trials = plan_trials(study)
-    folder = RunFolder.create(storage / study.name, study)
+    folder = RunFolder.create(storage / study.name)
     with folder.lock():
+        folder.keep(study)
         before = folder.trials()
         kept = {"finished"} if retry_failed else {"finished", "failed"}
         todo = [t for t in trials if t.id not in before or before[t.id].status not in kept]

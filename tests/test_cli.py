@@ -19,7 +19,7 @@ QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 def run_folder(tmp_path):
     """A run folder of the quickstart: one trial finished, one failed, one begun."""
     study = load_study(QUICKSTART)
-    folder = RunFolder.create(tmp_path / "runs" / "quickstart", study)
+    folder = RunFolder.create(tmp_path / "runs" / "quickstart").keep(study)
     done, failed, begun, *_ = plan_trials(study)
     for trial in (done, failed, begun):
         folder.append_epoch(trial.id, epoch(1))
@@ -97,7 +97,7 @@ def test_report_builds_where_it_is_told_to(run_folder, tmp_path, capsys):
 
 
 def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path):
-    other = RunFolder.create(tmp_path / "runs" / "other", load_study(QUICKSTART))
+    other = RunFolder.create(tmp_path / "runs" / "other").keep(load_study(QUICKSTART))
     runs = [str(run_folder.path), str(other.path)]
     assert main(["report", *runs, "-o", str(tmp_path / "pages")]) == 0
     for name in ("quickstart", "other"):
@@ -131,7 +131,7 @@ def test_what_a_user_gets_wrong_is_told_without_a_traceback(argv, code, said, ca
 def test_a_study_that_has_ended_is_not_started_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)  # an import of it would fail
     study = load_study(QUICKSTART)
-    folder = RunFolder.create(tmp_path / "quickstart", study)
+    folder = RunFolder.create(tmp_path / "quickstart").keep(study)
     for trial in plan_trials(study):
         folder.append_trial(ended(trial))
     argv = ["run", str(QUICKSTART), "--storage", str(tmp_path)]
@@ -149,10 +149,13 @@ def test_a_study_that_has_ended_is_not_started_again(tmp_path, capsys, monkeypat
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path, capsys):
-    folder = RunFolder.create(tmp_path / "quickstart", load_study(QUICKSTART))
+    folder = RunFolder.create(tmp_path / "quickstart").keep(load_study(QUICKSTART))
+    other = tmp_path / "other.toml"
+    other.write_text(QUICKSTART.read_text().replace("seeds = [1, 2, 3]", "seeds = [4]"))
     with folder.lock():
-        assert main(["run", str(QUICKSTART), "--storage", str(tmp_path)]) == 2
+        assert main(["run", str(other), "--storage", str(tmp_path)]) == 2
     assert "in use by process" in capsys.readouterr().err
+    assert folder.study().seeds == [1, 2, 3], "the study at work is not overwritten"
 
 
 def test_one_trial_runs_without_ray_and_records_nothing(tmp_path, capsys, monkeypatch):

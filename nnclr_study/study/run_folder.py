@@ -32,8 +32,9 @@ class RunFolder:
     """The record of one study.
 
     Raises:
-        RunFolderError: from `open` where there is no run folder, from `lock` where another
-            `run` holds it, from the readers where a line is not one of ours.
+        RunFolderError: from `open` where there is no run folder, from `create`, `lock` and
+            `keep` where it cannot be written, from `lock` where another `run` holds it, from
+            the readers where a line is not one of ours.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,17 +55,17 @@ class RunFolder:
         return folder
 
     @classmethod
-    def create(cls, path: Path, study: Study) -> Self:
-        """Open a run folder for writing, made where missing, and keep the study file in it."""
-        folder = cls(path)
-        try:
+    def create(cls, path: Path) -> Self:
+        """Open a run folder for writing, made where missing."""
+        with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(folder.study_file, study.text)
-        except OSError as error:
-            raise RunFolderError(
-                f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
-            ) from None
-        return folder
+        return cls(path)
+
+    def keep(self, study: Study) -> Self:
+        """Make this the record of a study file; its writer's alone, like all that writes."""
+        with _writing(self.path):
+            write_whole(self.study_file, study.text)
+        return self
 
     def study(self) -> Study:
         """Return the study that this folder records."""
@@ -77,7 +78,9 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder as its one writer; a lock left by a dead process does not count."""
-        with (self.path / "lock").open("a+") as file:
+        with _writing(self.path):
+            file = (self.path / "lock").open("a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -172,6 +175,16 @@ def _checked(kind: type[Row], line: dict[str, Any], at: str) -> Row:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise RunFolderError(f"{at}: {key}: {first['msg']}; written by another version?") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
+        ) from None
 
 
 def write_whole(path: Path, text: str) -> None:

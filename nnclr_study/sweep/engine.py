@@ -63,11 +63,12 @@ def run_trials(
         placement = place(demand, nodes)
         if placement.runner == "train":
             _check_state_api()
-        session = folder.append_session(_session(placement, nodes))
-        console.print(_how(placement, nodes), style="dim", highlight=False)
+        session = _session(placement, nodes)
+        number = folder.append_session(session)
+        console.print(_how(session), style="dim")
         with Progress(console, study, todo, folder) as progress:
-            recorder = Recorder(folder, todo, session, progress)
-            _tuner(todo, folder, placement, nodes, data, session, recorder).fit()
+            recorder = Recorder(folder, todo, number, progress)
+            _tuner(todo, folder, placement, nodes, data, number, recorder).fit()
 
 
 def _tuner(
@@ -186,10 +187,9 @@ def _session(placement: Placement, nodes: Sequence[Node]) -> Session:
     )
 
 
-def _how(placement: Placement, nodes: Sequence[Node]) -> str:
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    where = "a TorchTrainer each" if placement.runner == "train" else "in Tune's processes"
+def _how(session: Session) -> str:
+    where = "a TorchTrainer each" if session.runner == "train" else "in Tune's processes"
     return (
-        f"{len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs: "
-        f"{placement.max_concurrent} trials at a time, {where}"
+        f"{session.nodes} node(s), {session.cpus:g} CPUs, {session.gpus:g} GPUs: "
+        f"{session.max_concurrent} trials at a time, {where}"
     )

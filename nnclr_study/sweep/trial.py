@@ -14,10 +14,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from nnclr_study.errors import StudyError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.rows import EpochRow
 from nnclr_study.sweep.resources import Placement
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
-from nnclr_study.trainer.loop import DivergedError, train
+from nnclr_study.trainer.loop import DivergedError, Snapshot, train
 from nnclr_study.trainer.world import CPU, World
 
 RETRIES = 2
@@ -83,16 +84,19 @@ def _run(trial_id: str, job: Job, world: World, report: Callable[[dict[str, Any]
     """
     config, saved = job.configs[trial_id], job.checkpoints[trial_id]
     facts = {"host": socket.gethostname(), "device": _device_name(world.device)}
+
+    def tell(row: EpochRow, snapshot: Snapshot) -> None:
+        report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+
     try:
         resume = checkpoint.load(saved)
         if resume is not None:
             for row in resume.rows:
-                report({"row": row.model_dump(), "ran": resume.config.model_dump()} | facts)
+                tell(row, resume)
         for snapshot in train(config, load_dataset(config, job.data), world, resume):
             if world.rank == 0:
                 checkpoint.save(snapshot, saved)
-            row = snapshot.rows[-1]
-            report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+            tell(snapshot.rows[-1], snapshot)
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.
         report({"failed": reason(error)} | facts)

@@ -42,7 +42,7 @@ labelled_batch_size = 8
 def make_run(path: Path, text: str, outcome: Callable[[Trial], Outcome]) -> RunFolder:
     """Write a run folder in which every trial of a study became what `outcome` says of it."""
     study = parse_study(text, "made.toml")
-    folder = RunFolder.create(path, study)
+    folder = RunFolder.create(path).keep(study)
     session = folder.append_session(
         Session(
             started_at=NOW,

@@ -47,7 +47,7 @@ def test_a_begun_trial_runs_while_the_folder_is_locked(tmp_path):
 def test_rows_of_trials_no_longer_planned_are_left_out(tmp_path):
     make_run(tmp_path, study_text("queue_size = [0, 500]"), lambda trial: 0.8)
     smaller = parse_study(study_text("queue_size = [500]"), "made.toml")
-    tables = load(RunFolder.create(tmp_path, smaller))
+    tables = load(RunFolder.create(tmp_path).keep(smaller))
     assert tables.trials["queue_size"].tolist() == [500] * 3
     assert set(tables.epochs["trial_id"]) == set(tables.trials["trial_id"])
 

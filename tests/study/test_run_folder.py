@@ -15,7 +15,7 @@ from tests.study.test_spec import GOOD
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "runs" / "good", parse_study(GOOD, "good.toml"))
+    return RunFolder.create(tmp_path / "runs" / "good").keep(parse_study(GOOD, "good.toml"))
 
 
 def epoch(number, top1=0.5):
@@ -94,7 +94,13 @@ def test_what_is_no_run_folder_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="--storage"):
-        RunFolder.create(tmp_path / "file" / "run", parse_study(GOOD, "good.toml"))
+        RunFolder.create(tmp_path / "file" / "run").keep(parse_study(GOOD, "good.toml"))
+
+
+def test_a_lock_that_cannot_be_had_is_named(folder):
+    (folder.path / "lock").mkdir()
+    with pytest.raises(RunFolderError, match="--storage"), folder.lock():
+        pass
 
 
 def hold(folder, held, release):

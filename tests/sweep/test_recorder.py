@@ -31,7 +31,7 @@ queue_size = [0, 1000]
 def heard(tmp_path):
     """Return a recorder, its folder, a trial as planned and as Tune has it, and the terminal."""
     study = parse_study(STUDY, "x.toml")
-    folder = RunFolder.create(tmp_path / "x", study)
+    folder = RunFolder.create(tmp_path / "x").keep(study)
     todo = {trial.id: trial for trial in plan_trials(study)}
     terminal = io.StringIO()
     progress = Progress(Console(file=terminal, width=120), study, todo, folder)
