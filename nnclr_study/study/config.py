@@ -2,13 +2,28 @@
 
 import hashlib
 import json
-from typing import Literal, Self
+import re
+from difflib import get_close_matches
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nnclr_study.study.augmentation import following
 
 FEATURES_PER_WIDTH = {"conv4": 1, "resnet18": 8, "resnet50": 32}
+IMAGE_SIZES = {"digits": 32, "synthetic": 32, "stl10": 96, "cifar10": 32, "cifar100": 32}
+"""The side of each named data set's own images, in pixels; an image folder's have none."""
+FOLDER_IMAGE_SIZE = 224
+
+
+def _known_dataset(name: str) -> str:
+    if name in IMAGE_SIZES or re.fullmatch(r"folder:[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        return name
+    close = get_close_matches(name, IMAGE_SIZES, n=1)
+    hint = f'did you mean "{close[0]}"? ' if close else ""
+    raise ValueError(
+        f"{hint}use one of {', '.join(IMAGE_SIZES)}, or folder:NAME for the image folder NAME"
+    )
 
 
 class TrialConfig(BaseModel):
@@ -21,8 +36,15 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    dataset: Literal["digits", "stl10"] = Field(
-        "stl10", description="images: 'digits' (embedded, 32 px) or 'stl10' (96 px)"
+    dataset: Annotated[str, AfterValidator(_known_dataset)] = Field(
+        "stl10",
+        description="images: digits, synthetic, stl10, cifar10, cifar100, or folder:NAME",
+    )
+    image_size: int = Field(
+        default_factory=lambda known: IMAGE_SIZES.get(known["dataset"], FOLDER_IMAGE_SIZE),
+        ge=31,
+        le=1_024,
+        description="side of the images in pixels; default: the data set's own, or 224",
     )
     val_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of the labelled training images held out as val"
@@ -66,6 +88,18 @@ class TrialConfig(BaseModel):
     )
     queue_size: int = Field(
         10_000, ge=0, le=100_000_000, description="rows of the support set; 0: none (SimCLR)"
+    )
+    neighbours: int = Field(
+        1, ge=1, le=1_024, description="nearest rows of which one at random is the neighbour"
+    )
+    pushed_views: Literal[1, 2] = Field(
+        1, description="views whose projections enter the queue: the first, or both"
+    )
+    encoder_momentum: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of the weights whose projections are looked up and queued; left out: none",
     )
     temperature: float = Field(0.1, gt=0, le=100, description="divides the similarities")
     aug_recipe: Literal["brightness", "simclr"] = Field(
@@ -138,6 +172,18 @@ class TrialConfig(BaseModel):
     solarise_threshold: float = Field(
         0.5, ge=0, le=1, description="of solarising, in shares of the value range"
     )
+    view2_blur_prob: float = Field(
+        default_factory=lambda known: known["blur_prob"],
+        ge=0,
+        le=1,
+        description="blur_prob of the second view; default: of both",
+    )
+    view2_solarise_prob: float = Field(
+        default_factory=lambda known: known["solarise_prob"],
+        ge=0,
+        le=1,
+        description="solarise_prob of the second view; default: of both",
+    )
     neighbour_gradient: Literal["straight_through", "stop"] = Field(
         "straight_through",
         description="a projection's gradient through its neighbour, or none as in the paper",
@@ -150,6 +196,10 @@ class TrialConfig(BaseModel):
     )
     learning_rate: float = Field(1e-3, gt=0, le=1_000, description="of encoder and head")
     optimizer_momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars")
+    lars_trust: float = Field(1e-3, gt=0, le=1, description="lars: its trust coefficient")
+    lars_clip: bool = Field(
+        False, description="lars: never scale a layer's learning rate beyond learning_rate"
+    )
     weight_decay: float = Field(
         0.0, ge=0, le=10, description="of weights; biases and norms are spared"
     )
@@ -160,18 +210,48 @@ class TrialConfig(BaseModel):
     gradient_clip: float | None = Field(
         None, gt=0, description="largest norm of the gradient; left out: none"
     )
+    micro_batches: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="parts in which a batch passes the encoder, to save memory; one loss",
+    )
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of products in encoder, heads and look-up"
+    )
+    compile: bool = Field(False, description="compile the encoder (torch.compile)")
     probe_learning_rate: float = Field(1e-3, gt=0, le=100, description="Adam, online probe")
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="of weights, data order, augmentation and queue"
     )
 
     @model_validator(mode="after")
-    def _queue_holds_a_batch(self) -> Self:
-        if 0 < self.queue_size < self.global_batch:
+    def _queue_holds_what_is_pushed(self) -> Self:
+        pushed = self.pushed_views * self.global_batch
+        if 0 < self.queue_size < pushed:
+            batches = "one global batch" if self.pushed_views == 1 else "two views"
             raise ValueError(
-                f"queue_size={self.queue_size} cannot hold one global batch of "
-                f"{self.global_batch} (batch_size + labelled_batch_size); use queue_size >= "
-                f"{self.global_batch}, 0 for none, or a smaller batch_size"
+                f"queue_size={self.queue_size} cannot hold {batches} of {self.global_batch} "
+                f"(batch_size + labelled_batch_size); use queue_size >= {pushed}, 0 for none, "
+                "or a smaller batch_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _queue_has_neighbours(self) -> Self:
+        if 0 < self.queue_size < self.neighbours:
+            raise ValueError(
+                f"neighbours={self.neighbours} is more than queue_size={self.queue_size}; "
+                f"use neighbours <= {self.queue_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_hold_images(self) -> Self:
+        if self.micro_batches > self.global_batch:
+            raise ValueError(
+                f"micro_batches={self.micro_batches} is more than the {self.global_batch} "
+                f"images of a global batch; use micro_batches <= {self.global_batch}"
             )
         return self
 

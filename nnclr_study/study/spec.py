@@ -193,7 +193,8 @@ def _broken_rule(model: type[BaseModel], key: str, value: Any) -> str | None:
     try:
         _adapter(model, key).validate_python(value)
     except ValidationError as error:
-        rule = error.errors()[0]["msg"].replace("Input should be", "must be")
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        rule = rule.replace("Input should be", "must be")
         rule = rule.replace("a valid integer", "a whole number").replace("valid", "")
         return f"{rule[0].lower()}{rule[1:]}; {_describe(model, key)}"
     return None

@@ -1,12 +1,14 @@
 """Everything that learns in a trial, and one step of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnclr_study.errors import UsageError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.batch_norm import share_batch_norm
 from nnclr_study.trainer.encoder import (
@@ -15,6 +17,7 @@ from nnclr_study.trainer.encoder import (
     prediction_head,
     projection_head,
 )
+from nnclr_study.trainer.network import Network, embed
 from nnclr_study.trainer.objective import (
     contrastive_accuracy,
     contrastive_loss,
@@ -22,6 +25,7 @@ from nnclr_study.trainer.objective import (
     straight_through,
 )
 from nnclr_study.trainer.optimizers import KerasAdam, build_optimizer, learning_rate
+from nnclr_study.trainer.runtime import autocast
 from nnclr_study.trainer.support_set import SupportSet
 from nnclr_study.trainer.world import CPU, World, random_stream
 
@@ -34,9 +38,18 @@ class Learner:
         side: of the square images, in pixels.
         num_classes: of the labelled images.
         world: this worker's place among the trial's workers.
+
+    Raises:
+        UsageError: a worker's share of a batch holds fewer images than micro batches.
     """
 
     def __init__(self, config: TrialConfig, side: int, num_classes: int, world: World) -> None:
+        if (share := config.global_batch // world.size) < config.micro_batches:
+            raise UsageError(
+                f"micro_batches={config.micro_batches} with --workers {world.size}: a worker's "
+                f"share of the batch is {share} images; use --workers "
+                f"{config.global_batch // config.micro_batches} or fewer micro_batches"
+            )
         self.config = config
         self.world = world
         start = random_stream(config.seed, "initialise", 0, CPU)
@@ -47,6 +60,13 @@ class Learner:
         for module in (self.encoder, self.head, self.probe, self.predictor):
             initialise(module, start)
             module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Network(self.encoder, self.head, self.predictor, config)
+        # Of a slower copy, if there is one, are the projections that are looked up and queued.
+        self.slow = (
+            Network(deepcopy(self.encoder), deepcopy(self.head), nn.Identity(), config)
+            if config.encoder_momentum is not None
+            else None
+        )
         self.support = (
             SupportSet(config.queue_size, config.projection_dim, start).to(world.device)
             if config.queue_size
@@ -65,38 +85,37 @@ class Learner:
         Returns c_loss, c_acc and r_acc of the global batch, from before the update, and what
         `SupportSet.observe` says of both views' neighbours.
         """
-        self.encoder.train()
-        features = self.encoder(torch.cat([view1_BCHW, view2_BCHW]))
-        projected = self.head(features)
-        features1, features2 = self._gather_views(features)
-        projections1, projections2 = self._gather_views(F.normalize(projected))
-        predictions1, predictions2 = (
-            (projections1, projections2)
-            if isinstance(self.predictor, nn.Identity)
-            else self._gather_views(F.normalize(self.predictor(projected)))
-        )
-        views = [projections1, projections2]
+        config = self.config
+        self.network.train()
+        own, take_gradient = embed(self.network, view1_BCHW, view2_BCHW, config.micro_batches)
+        features1, features2 = self._gather_views(own.features.detach())
+        predictions1, predictions2 = self._gather_views(own.predictions)
+        queries = own.projections
+        if self.slow is not None:
+            with torch.no_grad():
+                slow, _ = embed(self.slow, view1_BCHW, view2_BCHW, config.micro_batches)
+            queries = slow.projections
+        views = self._gather_views(queries)
         # Looked up before push(): otherwise every row would find itself.
-        nearest = [
-            self.support.nearest(view.detach()) for view in views if self.support is not None
-        ]
+        nearest = [] if self.support is None else self._look_up(self.support, queries.detach())
         positives1, positives2 = self._positives(views, nearest)
         loss = contrastive_loss(
             positives1,
             positives2,
             predictions1,
             predictions2,
-            self.config.temperature,
-            self.config.loss_blocks,
+            config.temperature,
+            config.loss_blocks,
         )
-        self._update(loss)
+        self._update(loss, take_gradient)
         neighbours = {}
         if self.support is not None:
-            count = self.config.global_batch
-            known = projections1.new_empty(0).long() if labels_L is None else labels_L
+            count = config.global_batch
+            known = views[0].new_empty(0).long() if labels_L is None else labels_L
             labels_B = F.pad(known, (count - len(known), 0), value=-1)
             neighbours = self.support.observe(torch.cat(nearest), labels_B.repeat(2))
-            self.support.push(projections1, labels_B)
+            pushed = views[: config.pushed_views]
+            self.support.push(torch.cat(pushed), labels_B.repeat(len(pushed)))
         with torch.no_grad():
             return neighbours | {
                 "c_loss": loss.detach(),
@@ -111,7 +130,9 @@ class Learner:
         """
         self.encoder.eval()
         with torch.no_grad():
-            features = self.world.gather(self.encoder(images_BCHW), len(labels_L))
+            with autocast(self.config.precision, self.world.device):
+                own = self.encoder(images_BCHW)
+            features = self.world.gather(own.to(images_BCHW.dtype), len(labels_L))
         # Every worker takes the same step on the same gathered features.
         logits = self.probe(features)
         loss = F.cross_entropy(logits, labels_L)
@@ -144,16 +165,35 @@ class Learner:
                 state.setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
-    def _gather_views(self, own: Tensor) -> list[Tensor]:
-        """Return each view's rows of the global batch; `own` holds our rows of both."""
-        return [self.world.gather(view, self.config.global_batch) for view in own.chunk(2)]
+    def _gather_views(self, own_2BD: Tensor) -> list[Tensor]:
+        """Return each view's rows of the global batch; `own_2BD` holds our rows of both."""
+        return [self.world.gather(view, self.config.global_batch) for view in own_2BD]
 
-    def _update(self, loss: Tensor) -> None:
+    def _look_up(self, support: SupportSet, queries_2BD: Tensor) -> list[Tensor]:
+        """Return where each view's neighbours stand in the queue, of the global batch.
+
+        Every worker looks up its own rows.
+        """
+        config, world = self.config, self.world
+        with autocast(config.precision, world.device):
+            nearest = support.nearest(queries_2BD.flatten(0, 1), config.neighbours)
+        nearest_2BK = nearest.view(2, -1, config.neighbours)
+        if config.neighbours == 1:
+            return self._gather_views(nearest_2BK[:, :, 0])
+        # Drawn for the global batch, so that a draw does not depend on the workers.
+        generator = random_stream(config.seed, "neighbours", self.steps_taken, world.device)
+        shape = 2, config.global_batch
+        drawn = torch.rand(shape, generator=generator, device=world.device) * config.neighbours
+        own = drawn.long()[:, world.rows(config.global_batch), None]
+        return self._gather_views(nearest_2BK.gather(2, own)[:, :, 0])
+
+    def _update(self, loss: Tensor, take_gradient: Callable[[], None]) -> None:
         """Take one step of the encoder and head, at the rate that the schedule gives it."""
         groups = self.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        take_gradient()
         self.world.sum_gradients(parameters)
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
@@ -161,6 +201,11 @@ class Learner:
             group["lr"] = learning_rate(self.config, self.steps_taken)
         self.optimizer.step()
         self.steps_taken += 1
+        if self.slow is not None and self.config.encoder_momentum is not None:
+            pairs = zip(self.slow.parameters(), self.network.parameters(), strict=False)
+            with torch.no_grad():
+                for slow, fast in pairs:
+                    slow.lerp_(fast, 1 - self.config.encoder_momentum)
 
     def _positives(self, views: list[Tensor], nearest: list[Tensor]) -> list[Tensor]:
         """Return what stands in for each view: its neighbours, or itself without a queue."""
@@ -172,13 +217,17 @@ class Learner:
         return [straight_through(*pair) for pair in zip(views, neighbours, strict=True)]
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules = {
+        modules: dict[str, nn.Module] = {
             "encoder": self.encoder,
             "head": self.head,
             "predictor": self.predictor,
             "probe": self.probe,
         }
-        return modules if self.support is None else {**modules, "support": self.support}
+        if self.slow is not None:
+            modules |= {"slow_encoder": self.slow.encoder, "slow_head": self.slow.head}
+        if self.support is not None:
+            modules["support"] = self.support
+        return modules
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"optimizer": self.optimizer, "probe_optimizer": self.probe_optimizer}

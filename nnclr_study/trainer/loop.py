@@ -15,11 +15,20 @@ from nnclr_study.trainer import augment, scores
 from nnclr_study.trainer.data import Dataset, batches
 from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
 from nnclr_study.trainer.learner import Learner
+from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World, random_stream
 
 
+COLLAPSED = 1e-3
+"""Of features whose spread is less than this share of that over the whole sphere."""
+
+
 class DivergedError(ArithmeticError):
-    """A loss that is no longer a number: the trial has no result."""
+    """A loss that is no longer a number, or features that are all the same: no result."""
+
+    def __init__(self, reason: str, epoch: int) -> None:
+        last = f"the last good epoch is {epoch - 1}" if epoch > 1 else "no epoch was good"
+        super().__init__(f"{reason} in epoch {epoch}; {last}")
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,9 @@ def train(
     in one thread, whatever the machine has. All workers of a world yield the same rows.
 
     Raises:
-        DivergedError: the contrastive loss is not finite.
+        DivergedError: the contrastive loss is not finite, or the features collapsed.
     """
-    torch.set_num_threads(1)
+    settle(world.device, config.precision)
     learner = Learner(config, data.side, data.num_classes, world)
     rows: list[EpochRow] = []
     if resume is not None:
@@ -57,7 +66,7 @@ def train(
         started = monotonic()
         metrics = _train_epoch(learner, images, epoch)
         if not math.isfinite(metrics["c_loss"]):
-            raise DivergedError(f"c_loss is {metrics['c_loss']} in epoch {epoch + 1}")
+            raise DivergedError(f"c_loss is {metrics['c_loss']}", epoch + 1)
         trained = monotonic()
         worth = _evaluate(learner, images, epoch)
         row = EpochRow(
@@ -134,7 +143,10 @@ def _evaluate(learner: Learner, images: _Images, epoch: int) -> dict[str, float 
         encode(learner.encoder, split.images, world) for split in (images.train, images.val)
     )
     if not (train.isfinite().all() and val.isfinite().all()):
-        raise DivergedError(f"features are not finite after epoch {epoch + 1}")
+        raise DivergedError("features are not finite", epoch + 1)
+    spread = float(scores.feature_std(val))
+    if spread * config.features**0.5 < COLLAPSED:
+        raise DivergedError(f"features collapsed: feature_std is {spread:.1e}", epoch + 1)
     with torch.no_grad():
         logits = learner.probe(val)
         val_p_loss = float(F.cross_entropy(logits, images.val.labels))
@@ -163,7 +175,7 @@ def _evaluate(learner: Learner, images: _Images, epoch: int) -> dict[str, float 
         "alpha_req": scores.alpha_req(val),
         "alignment": float(scores.alignment(view1, view2)),
         "uniformity": float(scores.uniformity(val)),
-        "feature_std": float(scores.feature_std(val)),
+        "feature_std": spread,
     }
 
 

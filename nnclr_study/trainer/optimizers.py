@@ -20,13 +20,21 @@ class KerasAdam(torch.optim.Adam):
 
     EPSILON = 1e-7
 
-    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
-        super().__init__(parameters, lr=lr, eps=self.EPSILON)
+    def __init__(self, parameters: Iterable[Any], lr: float, fused: bool = False) -> None:
+        super().__init__(parameters, lr=lr, eps=self.EPSILON, fused=fused)
+        self._taken: int | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, and its number of steps with it."""
+        super().load_state_dict(state_dict)
+        self._taken = None
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Take one step with the epsilon that Keras would use in it."""
-        # The count lives on the CPU whatever the parameters' device: reading it does not wait.
-        taken = next((int(state["step"]) for state in self.state.values()), 0)
+        if self._taken is None:
+            # Read once: a fused optimiser counts on the device.
+            self._taken = next((int(state["step"]) for state in self.state.values()), 0)
+        taken, self._taken = self._taken, self._taken + 1
         for group in self.param_groups:
             group["eps"] = self.EPSILON / (1 - group["betas"][1] ** (taken + 1)) ** 0.5
         return super().step(closure)
@@ -39,10 +47,11 @@ class LARS(torch.optim.Optimizer):
     `adapt` False in their group, take a plain step.
     """
 
-    TRUST = 1e-3
-
-    def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
+    def __init__(
+        self, groups: Iterable[Any], lr: float, momentum: float, trust: float, clip: bool
+    ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+        self._trust, self._clip = trust, clip
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -55,7 +64,9 @@ class LARS(torch.optim.Optimizer):
     def _step(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         update = gradient + group["weight_decay"] * parameter
         if group["adapt"]:
-            ratio = self.TRUST * parameter.norm() / update.norm()
+            ratio = self._trust * parameter.norm() / update.norm()
+            if self._clip:
+                ratio = (ratio / group["lr"]).clamp(max=1)
             update = update * torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
         state = self.state[parameter]
         if "velocity" not in state:
@@ -72,18 +83,19 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrialConfig) -> torch.
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     rate, momentum = config.learning_rate, config.optimizer_momentum
+    fused = parameters[0].is_cuda
     match config.optimizer:
         case "adam":
-            return KerasAdam(groups, lr=rate)
+            return KerasAdam(groups, lr=rate, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=rate)
+            return torch.optim.AdamW(groups, lr=rate, fused=fused)
         case "sgd":
-            return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+            return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
         case "lars":
             adapted = [
                 g | {"adapt": adapt} for g, adapt in zip(groups, (True, False), strict=True)
             ]
-            return LARS(adapted, lr=rate, momentum=momentum)
+            return LARS(adapted, rate, momentum, config.lars_trust, config.lars_clip)
 
 
 def learning_rate(config: TrialConfig, step: int) -> float:

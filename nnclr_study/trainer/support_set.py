@@ -41,17 +41,21 @@ class SupportSet(nn.Module):
         self.register_buffer("used_and_gone", torch.zeros((), dtype=torch.long), persistent=False)
         self._gone = 0
 
-    def nearest(self, queries_BD: Tensor) -> Tensor:
-        """Return which row of the bank is closest to each normalised query: (B,) indices."""
-        best_B = queries_BD.new_full((len(queries_BD),), -torch.inf)
-        index_B = torch.zeros(len(queries_BD), dtype=torch.long, device=queries_BD.device)
+    def nearest(self, queries_BD: Tensor, neighbours: int = 1) -> Tensor:
+        """Return which rows of the bank are closest to each normalised query, closest first.
+
+        (B, neighbours) indices; of equally close rows the one that stands first.
+        """
+        count = len(queries_BD)
+        best_BK = queries_BD.new_empty(count, 0)
+        index_BK = torch.empty(count, 0, dtype=torch.long, device=queries_BD.device)
         for start in range(0, len(self.bank_QD), CHUNK):
             similarity = queries_BD @ self.bank_QD[start : start + CHUNK].T
-            closest_B, at_B = similarity.max(1)
-            better_B = closest_B > best_B
-            best_B = torch.where(better_B, closest_B, best_B)
-            index_B = torch.where(better_B, at_B + start, index_B)
-        return index_B
+            closest_BK, at_BK = _largest(similarity, min(neighbours, similarity.shape[1]))
+            together = torch.cat([best_BK.to(closest_BK), closest_BK], dim=1)
+            best_BK, kept_BK = _largest(together, min(neighbours, together.shape[1]))
+            index_BK = torch.cat([index_BK, at_BK + start], dim=1).gather(1, kept_BK)
+        return index_BK
 
     def observe(self, nearest_N: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
         """Note which rows were found; return what they were like as neighbours.
@@ -112,3 +116,8 @@ class SupportSet(nn.Module):
     def newest_first(self) -> Tensor:
         """Return a copy of all rows, (Q, D), the newest first."""
         return self.bank_QD[self.newest(len(self.bank_QD))]
+
+
+def _largest(values_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest values of each row and where they stand, (B, count)."""
+    return values_BN.max(1, keepdim=True) if count == 1 else values_BN.topk(count)

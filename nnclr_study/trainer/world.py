@@ -7,7 +7,6 @@ from typing import Self
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -41,17 +40,18 @@ class World:
         rank = self.rank if rank is None else rank
         return slice(rank * count // self.size, (rank + 1) * count // self.size)
 
-    def gather(self, own_BD: Tensor, count: int) -> Tensor:
+    def gather(self, own_B: Tensor, count: int) -> Tensor:
         """Return all `count` rows in rank order; gradient flows to our own rows only."""
         if self.size == 1:
-            return own_BD
+            return own_B
         longest = -(-count // self.size)
-        padded = F.pad(own_BD.detach(), (0, 0, 0, longest - len(own_BD)))
+        padded = own_B.new_zeros(longest, *own_B.shape[1:])
+        padded[: len(own_B)] = own_B.detach()
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         lengths = [len(range(count)[self.rows(count, rank)]) for rank in range(self.size)]
         parts = [part[:length] for part, length in zip(parts, lengths, strict=True)]
-        parts[self.rank] = own_BD
+        parts[self.rank] = own_B
         return torch.cat(parts)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -12,7 +12,7 @@ def ids(text):
 
 def test_an_id_is_readable_and_the_same_everywhere():
     # Written down: with another id for the same trial a run folder would not know its own.
-    assert ids(GOOD)[2] == "queue_size-40_temperature-0.1_s1_129a17"
+    assert ids(GOOD)[2] == "queue_size-40_temperature-0.1_s1_bc464f"
 
 
 def test_a_seed_s_conditions_stand_together():

@@ -21,7 +21,7 @@ def config(**knobs):
         "batch_size": 24,
         "labelled_batch_size": 8,
         "width": 8,
-        "queue_size": 50,
+        "queue_size": 70,
         "seed": 5,
     }
     return TrialConfig(**(small | knobs))
@@ -42,7 +42,9 @@ def rows(snapshots):
     "knobs",
     [
         {"queue_size": 0},
-        {"queue_size": 50},
+        {"queue_size": 70},
+        {"encoder_momentum": 0.9, "neighbours": 3, "pushed_views": 2, "micro_batches": 3},
+        {"precision": "bf16"},
         {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 1.0},
         {"optimizer": "sgd", "optimizer_momentum": 0.0},
         {"encoder": "resnet18", "width": 4, "head_batch_norm": True, "predictor_width": 6},
@@ -103,18 +105,34 @@ def test_a_queue_that_was_never_labelled_says_nothing_of_labels(digits):
     assert 0 < row.queue_used <= 64 / 20_032
 
 
-def test_features_that_are_no_numbers_end_the_trial(digits, monkeypatch):
+@pytest.mark.parametrize(
+    "weight, said",
+    [
+        (torch.nan, "features are not finite in epoch 2; the last good epoch is 1"),
+        (0.0, r"features collapsed: feature_std is 0.0e\+00 in epoch 2; the last good epoch is 1"),
+    ],
+)
+def test_features_that_say_nothing_end_the_trial(digits, monkeypatch, weight, said):
     step = Learner.contrastive_step
 
     def poisoned(self, *args):
         metrics = step(self, *args)
-        for weight in self.encoder.parameters():
-            weight.data.fill_(torch.nan)
+        if self.steps_taken > self.config.steps_per_epoch:
+            for parameter in self.encoder.parameters():
+                parameter.data.fill_(weight)
         return metrics | {"c_loss": torch.ones(())}
 
     monkeypatch.setattr(Learner, "contrastive_step", poisoned)
-    with pytest.raises(DivergedError, match="features are not finite after epoch 1"):
-        list(train(config(), digits, World()))
+    trial = train(config(), digits, World())
+    assert len(next(trial).rows) == 1
+    with pytest.raises(DivergedError, match=said):
+        next(trial)
+
+
+def test_a_trial_in_parts_is_the_trial_at_once(digits):
+    whole, parted = (rows(train(config(micro_batches=n), digits, World())) for n in (1, 4))
+    for ours, theirs in zip(parted, whole, strict=True):
+        assert ours["c_loss"] == pytest.approx(theirs["c_loss"], abs=1e-4)
 
 
 def test_it_learns(digits):
@@ -154,6 +172,10 @@ def test_it_learns(digits):
         ("weight_decay", 0.5),
         ("warmup_epochs", 2),
         ("gradient_clip", 0.001),
+        ("neighbours", 5),
+        ("pushed_views", 2),
+        ("encoder_momentum", 0.9),
+        ("precision", "bf16"),
     ],
 )
 def test_every_knob_is_connected(digits, tmp_path, knob, value):

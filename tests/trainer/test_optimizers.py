@@ -23,7 +23,7 @@ def test_lars_is_what_its_paper_says():
     start, gradients = torch.randn(4, 3), [torch.randn(4, 3) for _ in range(5)]
     weight = nn.Parameter(start.clone())
     groups = [{"params": [weight], "weight_decay": 0.1, "adapt": True}]
-    descend(LARS(groups, lr=0.5, momentum=0.9), weight, gradients)
+    descend(LARS(groups, lr=0.5, momentum=0.9, trust=0.001, clip=False), weight, gradients)
 
     w, velocity = start.double(), torch.zeros(4, 3).double()
     for gradient in gradients:
@@ -34,13 +34,28 @@ def test_lars_is_what_its_paper_says():
     assert torch.allclose(weight.double(), w, atol=1e-6)
 
 
+def test_lars_clipped_never_goes_faster_than_its_rate():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3))
+    groups = [{"params": [weight], "weight_decay": 0.0, "adapt": True}]
+    optimizer = LARS(groups, lr=0.5, momentum=0.0, trust=0.02, clip=True)
+    for size in (1e-3, 1.0):  # of the gradient: local rates far above 0.5, and below
+        before = weight.detach().clone()
+        weight.grad = size * torch.randn(4, 3)
+        local = 0.02 * before.norm() / weight.grad.norm()
+        optimizer.step()
+        step = 0.5 * min(1.0, float(local) / 0.5) * weight.grad
+        assert torch.allclose(weight, before - step, atol=1e-7)
+        assert (local > 0.5) == (size < 1)
+
+
 def test_lars_takes_biases_and_empty_layers_plainly():
     bias, empty = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(2, 2))
     groups = [
         {"params": [empty], "weight_decay": 0.0, "adapt": True},
         {"params": [bias], "weight_decay": 0.0, "adapt": False},
     ]
-    optimizer = LARS(groups, lr=0.5, momentum=0.0)
+    optimizer = LARS(groups, lr=0.5, momentum=0.0, trust=0.001, clip=False)
     bias.grad, empty.grad = torch.ones(3), torch.ones(2, 2)
     optimizer.step()
     assert bias.tolist() == [0.5] * 3

@@ -93,7 +93,7 @@ def test_what_is_said_of_neighbours_is_a_plain_list_s(size, batches):
     for step, batch in enumerate(batches):
         rows = F.normalize(torch.randn(batch, 3, generator=generator))
         labels = torch.randint(-1, 3, (batch,), generator=generator)
-        said = support.observe(support.nearest(rows), labels)
+        said = support.observe(support.nearest(rows)[:, 0], labels)
         want = naive.observe(rows, labels)
         assert {name: value.item() for name, value in said.items()} == pytest.approx(want)
         knowns.append(want["nn_known"])
@@ -130,14 +130,17 @@ def test_the_look_up_in_chunks_is_the_look_up_at_once(size, monkeypatch):
     monkeypatch.setattr(support_set, "CHUNK", 40)
     support = make(size, dim=8)
     queries = F.normalize(torch.randn(17, 8))
-    assert torch.equal(support.nearest(queries), (queries @ support.bank_QD.T).argmax(1))
+    similarity = queries @ support.bank_QD.T
+    assert torch.equal(support.nearest(queries), similarity.argmax(1, keepdim=True))
+    several = min(size, 5)
+    assert torch.equal(support.nearest(queries, several), similarity.topk(several).indices)
 
 
 def test_a_row_that_is_there_finds_itself():
     support = make(50)
     rows = F.normalize(torch.randn(7, 3))
     support.push(rows)
-    assert torch.equal(support.bank_QD[support.nearest(rows)], rows)
+    assert torch.equal(support.bank_QD[support.nearest(rows)[:, 0]], rows)
 
 
 def test_what_is_pushed_is_a_copy_without_gradient():
