@@ -18,7 +18,6 @@ from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World, random_stream
 
-
 COLLAPSED = 1e-3
 """Of features whose spread is less than this share of that over the whole sphere."""
 

@@ -71,7 +71,7 @@ def test_in_parts_no_graph_is_kept():
 
 
 def test_more_parts_than_a_worker_s_images_are_refused():
-    with pytest.raises(UsageError, match="micro_batches=20 with --workers 2.*use --workers 1"):
+    with pytest.raises(UsageError, match=r"micro_batches=20 with --workers 2.*use --workers 1"):
         Learner(config(micro_batches=20), 32, 10, World(rank=0, size=2))
 
 
