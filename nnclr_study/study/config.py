@@ -37,8 +37,7 @@ class TrialConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     dataset: Annotated[str, AfterValidator(_known_dataset)] = Field(
-        "stl10",
-        description="images: digits, synthetic, stl10, cifar10, cifar100, or folder:NAME",
+        "stl10", description="images: a data set by its name, or folder:NAME"
     )
     image_size: int = Field(
         default_factory=lambda known: IMAGE_SIZES.get(known["dataset"], FOLDER_IMAGE_SIZE),
