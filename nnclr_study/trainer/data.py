@@ -1,57 +1,40 @@
-"""Image sets as uint8 tensors: unlabelled, and labelled train / val / test."""
+"""The images of a trial: which are labelled, which are val, and the order of the batches."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nnclr_study.errors import DataError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer.images import Dataset, Images, Split
+from nnclr_study.trainer.prepared import Prepared, prepared
 from nnclr_study.trainer.world import CPU, random_stream
 
 SPLIT_SEED = 2104_14548
 """Fixes which images are val (and, for digits, which are what) in every trial of every study."""
-
-
-class Split(NamedTuple):
-    """Labelled images: (N, 3, S, S) uint8 and (N,) class numbers."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The images of a trial. `val` is held out of the labelled training images."""
-
-    unlabelled: Tensor
-    train: Split
-    val: Split
-    test: Split
-    num_classes: int
-
-    @property
-    def side(self) -> int:
-        """Of the square images, in pixels."""
-        return self.unlabelled.shape[-1]
+DIGITS_SHARES = (500 / 1797, 500 / 1297)
+"""Of all digits that are test; and of the others that are labelled."""
 
 
 def load_dataset(config: TrialConfig, folder: Path) -> Dataset:
     """Return the images of a trial; `folder` holds data sets that are not embedded.
 
+    Where a data set has no unlabelled images, they are the labelled train images that are not
+    val.
+
     Raises:
         DataError: the images cannot be had, or are too few for a batch.
     """
-    unlabelled, labelled, test = _load(config.dataset, folder)
+    found = _prepared(config.dataset, config.image_size, folder)
+    if config.dataset == "digits":
+        labelled, test, unlabelled = _digits(found)
+    else:
+        labelled, test, unlabelled = _parts(found)
     train, val = _hold_out(labelled, config.val_fraction)
+    unlabelled = train.images if unlabelled is None else unlabelled
     for count, kind, size, knob in (
         (len(unlabelled), "unlabelled", config.batch_size, "batch_size"),
         (len(train.labels), "labelled train", config.labelled_batch_size, "labelled_batch_size"),
@@ -61,7 +44,14 @@ def load_dataset(config: TrialConfig, folder: Path) -> Dataset:
                 f"{knob}={size} is more than the {count} {kind} images of {config.dataset}; "
                 f"use {knob} <= {count}"
             )
-    return Dataset(unlabelled, train, val, test, num_classes=int(test.labels.max()) + 1)
+    return Dataset(
+        unlabelled,
+        train,
+        val,
+        test,
+        num_classes=len(found.classes),
+        bytes=sum(pixels.nbytes for pixels in found.pixels.values()),
+    )
 
 
 def batches(count: int, size: int, steps: range, seed: int, name: str) -> Tensor:
@@ -78,43 +68,30 @@ def batches(count: int, size: int, steps: range, seed: int, name: str) -> Tensor
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, folder: Path) -> tuple[Tensor, Split, Split]:
-    return {"digits": _digits, "stl10": _stl10}[name](folder)
+def _prepared(name: str, image_size: int, folder: Path) -> Prepared:
+    return prepared(name, image_size, folder)
 
 
-def _digits(_: Path) -> tuple[Tensor, Split, Split]:
-    """Return scikit-learn's 1,797 handwritten digits (UCI, 8x8 grey) brought to 32 px."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    small = torch.from_numpy(digits.images).float()[:, None] / 16
-    large = F.interpolate(small, size=32, mode="bicubic", align_corners=False)
-    images = (large * 255).round().clamp(0, 255).byte().expand(-1, 3, -1, -1).contiguous()
-    everything = Split(images, torch.from_numpy(digits.target).long())
-    rest, test = _hold_out(everything, 500 / 1797)
-    unlabelled, labelled = _hold_out(rest, 500 / len(rest.labels))
-    return unlabelled.images, labelled, test
+def _digits(found: Prepared) -> tuple[Split, Split, Images | None]:
+    """Deal the digits out: 797 unlabelled, 500 labelled, 500 test."""
+    everything = _split(found, "all")
+    of_test, of_labelled = DIGITS_SHARES
+    rest, test = _hold_out(everything, of_test)
+    unlabelled, labelled = _hold_out(rest, of_labelled)
+    return labelled, test, unlabelled.images
 
 
-def _stl10(folder: Path) -> tuple[Tensor, Split, Split]:
-    """Return STL-10 (Coates, Lee, Ng 2011), downloaded by torchvision where it is not there."""
-    from torchvision.datasets import STL10
+def _parts(found: Prepared) -> tuple[Split, Split, Images | None]:
+    unlabelled = _images(found, "unlabelled") if "unlabelled" in found.pixels else None
+    return _split(found, "train"), _split(found, "test"), unlabelled
 
-    def split(name: str) -> Split:
-        images = STL10(str(folder), split=name)
-        return Split(torch.from_numpy(images.data), torch.from_numpy(images.labels).long())
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / "stl10.lock"):
-            STL10(str(folder), split="test", download=True)
-        return split("unlabeled").images, split("train"), split("test")
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"STL-10 is not in {folder} and could not be downloaded ({error}); unpack "
-            f"stl10_binary.tar.gz there, so that {folder / 'stl10_binary'} holds its .bin files, "
-            "or name another folder with --data"
-        ) from error
+def _images(found: Prepared, part: str) -> Images:
+    return Images(found.pixels[part], torch.arange(len(found.pixels[part])))
+
+
+def _split(found: Prepared, part: str) -> Split:
+    return Split(_images(found, part), torch.from_numpy(found.labels[part]).long())
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
@@ -128,14 +105,6 @@ def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     held[(np.arange(part) * len(by_class)) // max(part, 1)] = True
     kept_rows, held_rows = (torch.from_numpy(np.sort(by_class[mask])) for mask in (~held, held))
     return (
-        Split(split.images[kept_rows], split.labels[kept_rows]),
-        Split(split.images[held_rows], split.labels[held_rows]),
+        Split(split.images.some(kept_rows), split.labels[kept_rows]),
+        Split(split.images.some(held_rows), split.labels[held_rows]),
     )
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process of a machine at a time through, so that none downloads beside another."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

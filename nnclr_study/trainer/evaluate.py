@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnclr_study.trainer import augment
+from nnclr_study.trainer.images import Images
 from nnclr_study.trainer.world import World
 
 CHUNK = 1_024
@@ -23,21 +24,21 @@ KNN_CHUNK = 256
 
 @torch.no_grad()
 def encode(
-    encoder: nn.Module, images_NCHW: Tensor, world: World, view: augment.Draw | None = None
+    encoder: nn.Module, images: Images, world: World, view: augment.Draw | None = None
 ) -> Tensor:
     """Return the features of uint8 images, (N, D), computed by all workers together.
 
     Given `view`, the features of that random view of each image.
     """
     encoder.eval()
-    own = world.rows(len(images_NCHW))
+    own = world.rows(len(images))
     parts = []
     for start in range(own.start, max(own.stop, own.start + 1), CHUNK):
         rows = slice(start, min(start + CHUNK, own.stop))
-        images = images_NCHW[rows].to(world.device)
-        seen = images.float() / 255 if view is None else augment.apply(images, view.rows(rows))
+        chunk = images[rows].to(world.device)
+        seen = chunk.float() / 255 if view is None else augment.apply(chunk, view.rows(rows))
         parts.append(encoder(seen))
-    return world.gather(torch.cat(parts), len(images_NCHW))
+    return world.gather(torch.cat(parts), len(images))
 
 
 class LinearProbe:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.trainer import augment, scores
-from nnclr_study.trainer.data import Dataset, batches
+from nnclr_study.trainer.data import batches
 from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
+from nnclr_study.trainer.feed import feed, must_stream
+from nnclr_study.trainer.images import Dataset
 from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World, random_stream
@@ -60,14 +63,14 @@ def train(
         learner.load_state_dict(resume.tensors)
         rows = list(resume.rows)
         learner.steps_taken = len(rows) * config.steps_per_epoch
-    images = _Images(data, world)
+    data = data.on(world.device)
     for epoch in range(len(rows), config.epochs):
         started = monotonic()
-        metrics = _train_epoch(learner, images, epoch)
+        metrics = _train_epoch(learner, data, epoch)
         if not math.isfinite(metrics["c_loss"]):
             raise DivergedError(f"c_loss is {metrics['c_loss']}", epoch + 1)
         trained = monotonic()
-        worth = _evaluate(learner, images, epoch)
+        worth = _evaluate(learner, data, epoch)
         row = EpochRow(
             epoch=epoch + 1,
             **metrics,
@@ -79,53 +82,43 @@ def train(
         yield Snapshot(config, rows, learner.state_dict())
 
 
-class _Images:
-    """The images of a data set on this worker's device."""
-
-    def __init__(self, data: Dataset, world: World) -> None:
-        self.unlabelled = data.unlabelled.to(world.device)
-        self.train, self.val, self.test = (
-            type(split)(*(tensor.to(world.device) for tensor in split))
-            for split in (data.train, data.val, data.test)
-        )
-        self.num_classes = data.num_classes
-
-
-def _train_epoch(learner: Learner, images: _Images, epoch: int) -> dict[str, float]:
+def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float]:
     """Take the steps of one epoch; return the mean of each metric over them."""
     config, world = learner.config, learner.world
     steps = range(epoch * config.steps_per_epoch, (epoch + 1) * config.steps_per_epoch)
-    orders = [
-        batches(count, size, steps, config.seed, name).to(world.device)
+    unlabelled, labelled = (
+        batches(count, size, steps, config.seed, name)
         for count, size, name in (
-            (len(images.unlabelled), config.batch_size, "unlabelled order"),
-            (len(images.train.labels), config.labelled_batch_size, "labelled order"),
+            (len(data.unlabelled), config.batch_size, "unlabelled order"),
+            (len(data.train.labels), config.labelled_batch_size, "labelled order"),
         )
-    ]
-    randomness = random_stream(config.seed, "augment", epoch, world.device)
-    recipe = augment.Recipe.of(config)
+    )
     # Parameters are drawn for the global batch, so that they do not depend on the workers.
     own, own_labelled = world.rows(config.global_batch), world.rows(config.labelled_batch_size)
+    requests = [
+        (data.unlabelled, unlabelled[:, own]),
+        (data.train.images, labelled[:, _after(own, config.batch_size)]),
+        (data.train.images, labelled[:, own_labelled]),
+    ]
+    labels = data.train.labels[labelled.to(world.device)]
+    randomness = random_stream(config.seed, "augment", epoch, world.device)
+    recipe = augment.Recipe.of(config)
     totals: dict[str, Tensor] = {}
-    for unlabelled_B, labelled_L in zip(*orders, strict=True):
-        batch = torch.cat(
-            [
-                images.unlabelled[unlabelled_B[own]],
-                images.train.images[labelled_L[_after(own, config.batch_size)]],
-            ]
-        )
-        view1, view2 = (
-            augment.apply(batch, augment.draw(recipe, config.global_batch, randomness).rows(own))
-            for _ in range(2)
-        )
-        weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
-        labelled = images.train.images[labelled_L[own_labelled]]
-        labels_L = images.train.labels[labelled_L]
-        metrics = learner.contrastive_step(view1, view2, labels_L) | learner.probe_step(
-            augment.apply(labelled, weak.rows(own_labelled)), labels_L
-        )
-        for name, value in metrics.items():
-            totals[name] = totals.get(name, 0) + value
+    with closing(feed(requests, world.device, must_stream(data, world.device))) as images:
+        for (*parts, of_probe), labels_L in zip(images, labels, strict=True):
+            batch = torch.cat(parts)
+            view1, view2 = (
+                augment.apply(
+                    batch, augment.draw(recipe, config.global_batch, randomness).rows(own)
+                )
+                for _ in range(2)
+            )
+            weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
+            metrics = learner.contrastive_step(view1, view2, labels_L) | learner.probe_step(
+                augment.apply(of_probe, weak.rows(own_labelled)), labels_L
+            )
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0) + value
     means = {name: total / config.steps_per_epoch for name, total in totals.items()}
     if learner.support is not None:
         means["queue_used"] = learner.support.take_used()
@@ -135,12 +128,10 @@ def _train_epoch(learner: Learner, images: _Images, epoch: int) -> dict[str, flo
     return row | {"nn_same_label": same / known} if known else row
 
 
-def _evaluate(learner: Learner, images: _Images, epoch: int) -> dict[str, float | None]:
+def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | None]:
     """Score the frozen encoder; the test images are looked at in the last epoch only."""
     config, world = learner.config, learner.world
-    train, val = (
-        encode(learner.encoder, split.images, world) for split in (images.train, images.val)
-    )
+    train, val = (encode(learner.encoder, split.images, world) for split in (data.train, data.val))
     if not (train.isfinite().all() and val.isfinite().all()):
         raise DivergedError("features are not finite", epoch + 1)
     spread = float(scores.feature_std(val))
@@ -148,28 +139,24 @@ def _evaluate(learner: Learner, images: _Images, epoch: int) -> dict[str, float 
         raise DivergedError(f"features collapsed: feature_std is {spread:.1e}", epoch + 1)
     with torch.no_grad():
         logits = learner.probe(val)
-        val_p_loss = float(F.cross_entropy(logits, images.val.labels))
-        val_p_acc = float((logits.argmax(1) == images.val.labels).float().mean())
-    probe = LinearProbe.chosen(
-        train, images.train.labels, val, images.val.labels, images.num_classes
-    )
+        val_p_loss = float(F.cross_entropy(logits, data.val.labels))
+        val_p_acc = float((logits.argmax(1) == data.val.labels).float().mean())
+    probe = LinearProbe.chosen(train, data.train.labels, val, data.val.labels, data.num_classes)
     test_probe_top1 = None
     if epoch + 1 == config.epochs:
-        test = encode(learner.encoder, images.test.images, world)
-        test_probe_top1 = probe.top1(test, images.test.labels)
+        test = encode(learner.encoder, data.test.images, world)
+        test_probe_top1 = probe.top1(test, data.test.labels)
     randomness = random_stream(config.seed, "evaluate", epoch, world.device)
     recipe = augment.Recipe.of(config)
     views = [augment.draw(recipe, len(val), randomness) for _ in range(2)]
-    view1, view2 = (encode(learner.encoder, images.val.images, world, view) for view in views)
+    view1, view2 = (encode(learner.encoder, data.val.images, world, view) for view in views)
     return {
         "val_p_loss": val_p_loss,
         "val_p_acc": val_p_acc,
-        "val_probe_top1": probe.top1(val, images.val.labels),
+        "val_probe_top1": probe.top1(val, data.val.labels),
         "test_probe_top1": test_probe_top1,
         "probe_C": probe.C,
-        "val_knn_top1": knn_top1(
-            train, images.train.labels, val, images.val.labels, images.num_classes
-        ),
+        "val_knn_top1": knn_top1(train, data.train.labels, val, data.val.labels, data.num_classes),
         "rankme": float(scores.rankme(val)),
         "alpha_req": scores.alpha_req(val),
         "alignment": float(scores.alignment(view1, view2)),

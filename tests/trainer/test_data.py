@@ -18,14 +18,15 @@ DIGITS = TrialConfig(dataset="digits", batch_size=80, labelled_batch_size=16, va
 
 @pytest.fixture(autouse=True)
 def fresh():
-    data._load.cache_clear()
+    data._prepared.cache_clear()
     yield
-    data._load.cache_clear()
+    data._prepared.cache_clear()
 
 
 def test_the_digits_are_all_there_and_in_one_split_each(tmp_path):
     digits = load_dataset(DIGITS, tmp_path)
-    parts = [digits.unlabelled, digits.train.images, digits.val.images, digits.test.images]
+    everyone = [digits.unlabelled, digits.train.images, digits.val.images, digits.test.images]
+    parts = [images[:] for images in everyone]
     assert [len(part) for part in parts] == [797, 250, 250, 500]
     assert digits.num_classes == 10
     assert digits.side == 32
@@ -45,7 +46,7 @@ def test_digits_look_like_the_digits_they_are_labelled(tmp_path):
     from sklearn.datasets import load_digits
 
     digits, original = load_dataset(DIGITS, tmp_path), load_digits()
-    small = torch.nn.functional.avg_pool2d(digits.test.images[:, :1].float(), 4).flatten(1)
+    small = torch.nn.functional.avg_pool2d(digits.test.images[:][:, :1].float(), 4).flatten(1)
     means = np.stack([original.data[original.target == c].mean(0) for c in range(10)])
     nearest = torch.cdist(small / 255 * 16, torch.tensor(means).float()).argmin(1)
     assert (nearest == digits.test.labels).float().mean() > 0.85
@@ -54,10 +55,10 @@ def test_digits_look_like_the_digits_they_are_labelled(tmp_path):
 def test_the_splits_are_the_same_for_every_seed_and_val_grows_with_its_share(tmp_path):
     one = load_dataset(DIGITS, tmp_path)
     other = load_dataset(DIGITS.model_copy(update={"seed": 7}), tmp_path)
-    assert torch.equal(one.val.images, other.val.images)
+    assert torch.equal(one.val.images[:], other.val.images[:])
     small = load_dataset(DIGITS.model_copy(update={"val_fraction": 0.2}), tmp_path)
     assert (len(small.train.labels), len(small.val.labels)) == (400, 100)
-    assert torch.equal(small.test.images, one.test.images)
+    assert torch.equal(small.test.images[:], one.test.images[:])
 
 
 @pytest.mark.parametrize("knob", ["batch_size", "labelled_batch_size"])
@@ -100,13 +101,13 @@ def test_stl10_is_read_from_a_folder_that_holds_its_binary_files(tmp_path, monke
     config = TrialConfig(dataset="stl10", batch_size=20, labelled_batch_size=5, queue_size=100)
     stl10 = load_dataset(config, tmp_path)
     assert [len(s.labels) for s in (stl10.train, stl10.val, stl10.test)] == [40, 10, 20]
-    assert stl10.unlabelled.shape == (30, 3, 96, 96)
+    assert stl10.unlabelled[:].shape == (30, 3, 96, 96)
     assert stl10.num_classes == 10
     assert stl10.val.labels.bincount().tolist() == [1] * 10, "stratified"
     upright = torch.from_numpy(files["unlabeled"]).mT
-    assert torch.equal(stl10.unlabelled, upright)
-    held_out = {image.numpy().tobytes() for image in stl10.val.images}
-    assert held_out.isdisjoint(image.numpy().tobytes() for image in stl10.train.images)
+    assert torch.equal(stl10.unlabelled[:], upright)
+    held_out = {image.numpy().tobytes() for image in stl10.val.images[:]}
+    assert held_out.isdisjoint(image.numpy().tobytes() for image in stl10.train.images[:])
 
 
 def test_stl10_that_cannot_be_had_is_a_data_error_with_a_way_out(tmp_path, monkeypatch):

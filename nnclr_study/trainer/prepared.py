@@ -1,0 +1,207 @@
+"""Data sets prepared once: arrays of equal images in files that every process maps."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from PIL import Image, ImageOps
+
+from nnclr_study.errors import DataError
+from nnclr_study.trainer.sources import Original, Part, digits, key_of, open_original
+
+CHUNK = 256
+"""Images that a thread reads at a time."""
+
+Progress = Callable[[str, int, int], None]
+"""Told of a part's name, the images of it that are done, and all of them."""
+
+
+class Prepared(NamedTuple):
+    """A data set whose images all have one size."""
+
+    classes: list[str]
+    pixels: dict[str, np.ndarray]
+    """(N, 3, S, S) uint8 of each part: `train`, `test` and, where there are any, `unlabelled`."""
+    labels: dict[str, np.ndarray]
+    """(N,) class numbers of each labelled part."""
+    path: Path | None
+    """Where it lies; None: in memory."""
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Map the files of a prepared data set; nothing is read yet."""
+        about = json.loads((path / "about.json").read_text())
+        return cls(
+            classes=about["classes"],
+            pixels={part: np.load(path / f"{part}.npy", mmap_mode="r") for part in about["parts"]},
+            labels={
+                part: np.load(path / f"{part}_labels.npy")
+                for part, facts in about["parts"].items()
+                if facts["images_of_class"] is not None
+            },
+            path=path,
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Return what is known of it: source, image size, counts, bytes and content."""
+        assert self.path is not None
+        known: dict[str, Any] = json.loads((self.path / "about.json").read_text())
+        return known
+
+
+def prepared(name: str, image_size: int, data: Path) -> Prepared:
+    """Return a data set as it was prepared last, here and now if it never was.
+
+    Raises:
+        DataError: it has to be prepared and cannot be.
+    """
+    if name == "digits":
+        return _in_memory(digits(image_size), image_size)
+    known = sorted(
+        (data / "prepared").glob(f"{_stem(name, image_size)}-*/about.json"),
+        key=lambda about: about.stat().st_mtime_ns,
+    )
+    return Prepared.at(known[-1].parent) if known else prepare(name, image_size, data)
+
+
+def prepare(
+    name: str,
+    image_size: int,
+    data: Path,
+    originals: Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare a data set, unless that is done, and return it.
+
+    It lies in a folder named after its content: a changed image folder is prepared anew. One
+    process of a machine prepares, others wait for it; what is not whole is never seen.
+
+    Args:
+        name: as `TrialConfig.dataset`.
+        image_size: side of the images; others are resized (the shorter side) and cut.
+        data: folder whose `prepared` folder takes it.
+        originals: folder of the original; None: `data`.
+        progress: is told how far it is.
+
+    Raises:
+        DataError: the original cannot be had, or is not what it should be.
+    """
+    if name == "digits":
+        return _in_memory(digits(image_size), image_size)
+    source = originals or data
+    key = key_of(name, source)
+    if key is None:
+        if list((data / "prepared").glob(f"{_stem(name, image_size)}-*/about.json")):
+            return prepared(name, image_size, data)
+        missing = source / name.removeprefix("folder:")
+        raise DataError(
+            f"no folder {missing} for dataset {name!r}; put train/CLASS/* and test/CLASS/* "
+            "there, or name the folder that holds it with --data"
+        )
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    home = data / "prepared" / f"{_stem(name, image_size)}-{digest}"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(home.with_suffix(".lock")):
+        if not home.exists():
+            half = home.with_suffix(".half")
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            _write(name, open_original(name, source, image_size), image_size, half, progress)
+            half.rename(home)
+        # The one that was asked for last is the one that trials take.
+        os.utime(home / "about.json")
+    return Prepared.at(home)
+
+
+def _stem(name: str, image_size: int) -> str:
+    return f"{name.replace(':', '-')}-{image_size}px"
+
+
+def _write(
+    name: str, original: Original, image_size: int, home: Path, progress: Progress | None
+) -> None:
+    facts, content = {}, hashlib.sha256()
+    for part_name, part in original.parts.items():
+        shape = part.length, 3, image_size, image_size
+        pixels = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)
+        for done in _read(part, pixels):
+            if progress:
+                progress(part_name, done, part.length)
+        pixels.flush()
+        for start in range(0, part.length, CHUNK):
+            content.update(pixels[start : start + CHUNK].tobytes())
+        of_class = None
+        if part.labels is not None:
+            np.save(home / f"{part_name}_labels.npy", part.labels)
+            content.update(part.labels.astype("<i8").tobytes())
+            of_class = np.bincount(part.labels, minlength=len(original.classes)).tolist()
+        facts[part_name] = {
+            "images": part.length,
+            "bytes": pixels.nbytes,
+            "images_of_class": of_class,
+        }
+    about = {
+        "dataset": name,
+        "image_size": image_size,
+        "classes": original.classes,
+        "parts": facts,
+        "sha256": content.hexdigest(),
+    }
+    (home / "about.json").write_text(json.dumps(about, indent=1))
+
+
+def _read(part: Part, pixels: np.ndarray) -> Iterator[int]:
+    """Fill an array with the images of a part, in threads; yield how many are done."""
+    size = pixels.shape[-1]
+
+    def read(start: int) -> int:
+        rows = range(start, min(start + CHUNK, part.length))
+        for row in rows:
+            pixels[row] = _fitted(part.read(row), size).transpose(2, 0, 1)
+        return len(rows)
+
+    pool, done = ThreadPoolExecutor(os.cpu_count()), 0
+    try:
+        for count in pool.map(read, range(0, part.length, CHUNK)):
+            done += count
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _fitted(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
+    """Return an image, (size, size, 3): the shorter side resized, the middle cut out."""
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == (size, size):
+            return image
+        image = Image.fromarray(image)
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _in_memory(original: Original, image_size: int) -> Prepared:
+    pixels = {}
+    for name, part in original.parts.items():
+        pixels[name] = np.empty((part.length, 3, image_size, image_size), np.uint8)
+        for _ in _read(part, pixels[name]):
+            pass
+    labels = {n: part.labels for n, part in original.parts.items() if part.labels is not None}
+    return Prepared(original.classes, pixels, labels, path=None)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Let one process of a machine at a time through."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
