@@ -28,6 +28,7 @@ import torchvision
 from torch import Tensor
 from torchvision.transforms import v2
 
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.augment import Recipe, apply, draw
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     )
     print("recipe       side   batched   per sample   ratio")
     for name in ("brightness", "simclr"):
-        recipe = Recipe.of_strength(1, name)
+        recipe = Recipe.of(TrialConfig(aug_recipe=name))
         for side in (32, 96):
             shape = (args.images, 3, side, side)
             images = torch.randint(0, 256, shape, dtype=torch.uint8)

@@ -4,7 +4,8 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,11 +214,93 @@ def trial(
 
     from nnclr_study.trainer.data import load_dataset
     from nnclr_study.trainer.loop import train
+    from nnclr_study.trainer.prepared import prepare
     from nnclr_study.trainer.world import World
 
     config = trials[trial_id].config
+    prepare(config.dataset, config.image_size, data)
     for snapshot in train(config, load_dataset(config, data), World.alone()):
         _print_json(snapshot.rows[-1].model_dump())
+
+
+@app.command(name="data")
+def prepare_data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `dataset` in a study file")],
+    originals: Annotated[
+        Path | None, typer.Option("--from", help="Folder of the original; default: --data")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Folder of data sets")] = Path("data"),
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels; default: the data set's own, or 224")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare a data set for all trials to come, and show what is in it.
+
+    `run` does so by itself; here it can be looked at first. NAME is digits, synthetic, stl10,
+    cifar10, cifar100, or folder:NAME for the image folder NAME: train/CLASS/*, test/CLASS/*
+    and, if there are any, unlabelled/*.
+
+    Example: nnclr-study data folder:birds --from /photos
+    """
+    from pydantic import ValidationError
+
+    from nnclr_study.study.config import TrialConfig
+
+    size = {} if image_size is None else {"image_size": image_size}
+    try:
+        config = TrialConfig.model_validate({"dataset": name} | size)
+    except ValidationError as error:
+        rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        wrong = f"dataset {name!r}" if image_size is None else f"--image-size {image_size}"
+        raise UsageError(f"{wrong}: {rule}") from None
+
+    from nnclr_study.trainer.contact_sheet import contact_sheet
+    from nnclr_study.trainer.prepared import prepare
+
+    with _progress(as_json) as progress:
+        found = prepare(config.dataset, config.image_size, data, originals, progress)
+    sheet = contact_sheet(found, data / f"{name.replace(':', '-')}-{config.image_size}px.png")
+    about = found.about(config.dataset) | {"path": str(found.path), "contact_sheet": str(sheet)}
+    if as_json:
+        _print_json(about)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("part", "images", "MB", "images of a class"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part, facts in about["parts"].items():
+        of_class = facts["images_of_class"]
+        balance = "unlabelled"
+        if of_class is not None:
+            least, most = min(of_class), max(of_class)
+            balance = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        table.add_row(part, f"{facts['images']:,}", f"{facts['bytes'] / 1e6:,.1f}", balance)
+    out.print(table)
+    classes = found.classes
+    shown = ", ".join(classes[:10]) + (", .." if len(classes) > 10 else "")
+    out.print(f"{len(classes)} classes: {shown}")
+    side = config.image_size
+    out.print(f"{side} x {side} pixels; content sha256 {about['sha256'][:16]}")
+    if "unlabelled" not in found.pixels and name != "digits":
+        out.print("no unlabelled images: train, less val, serves for both")
+    out.print(f"prepared: {found.path or 'in memory, at each start'}")
+    out.print(f"contact sheet: {sheet}")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a preparation is, on a terminal."""
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True, disable=quiet or not err.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(part: str, done: int, whole: int) -> None:
+            if part not in tasks:
+                tasks[part] = bars.add_task(part, total=whole)
+            bars.update(tasks[part], completed=done)
+
+        yield tell
 
 
 def _print_json(value: Any) -> None:

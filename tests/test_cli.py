@@ -12,6 +12,7 @@ from nnclr_study.study.spec import load_study
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
+COMMANDS = ["plan", "run", "status", "report", "trial", "data"]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 
 
@@ -32,11 +33,11 @@ def run_folder(tmp_path):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("plan", "run", "status", "report", "trial"):
+    for command in COMMANDS:
         assert f" {command} " in shown
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "status", "report", "trial"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"Example: nnclr-study {command} " in capsys.readouterr().out
@@ -117,6 +118,9 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path):
         (["trial", str(QUICKSTART), "nope"], 2, "no trial 'nope'"),
         (["run", str(QUICKSTART), "--workers", "0"], 2, "--workers"),
         (["run", str(QUICKSTART), "--runner", "dask"], 2, "--runner"),
+        (["data", "cifar"], 2, 'did you mean "cifar10"?'),
+        (["data", "digits", "--image-size", "3"], 2, "--image-size 3: "),
+        (["data", "folder:nope"], 3, "no folder"),
         (["nope"], 2, "nope"),
         (["plan"], 2, "file"),
     ],
@@ -181,3 +185,20 @@ queue_size = 12
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[1]["test_probe_top1"] is not None
     assert [path.name for path in tmp_path.iterdir()] == ["one.toml"]
+
+
+def test_data_prepares_and_shows_what_is_there(tmp_path, capsys):
+    argv = ["data", "synthetic", "--data", str(tmp_path)]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    for line in ("unlabelled   4,000  12.3", "train        1,000   3.1", "10 classes: wave 0, "):
+        assert line in shown
+    assert main([*argv, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["sha256"][:16] in shown
+    assert told["parts"]["test"]["images_of_class"] == [100] * 10
+    for name in ("path", "contact_sheet"):
+        assert Path(told[name]).exists()
+        assert told[name] in shown
+    assert main(["data", "digits", "--data", str(tmp_path)]) == 0
+    assert "all    1,797" in capsys.readouterr().out

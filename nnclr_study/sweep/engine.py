@@ -38,6 +38,7 @@ from nnclr_study.sweep.resources import Demand, Node, Placement, place
 from nnclr_study.sweep.terminal import Progress
 from nnclr_study.sweep.trial import RETRIES, Job, in_process, with_trainer
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.prepared import prepare
 
 
 def run_trials(
@@ -151,8 +152,10 @@ def _knock(address: str) -> None:
 
 
 def _check_data(trials: Sequence[Trial], data: Path) -> None:
-    """Load the images once for every way in which trials differ in them."""
-    knobs = {"dataset", "val_fraction", "batch_size", "labelled_batch_size"}
+    """Prepare the images, and load them once for every way in which trials differ in them."""
+    for name, size in {(t.config.dataset, t.config.image_size) for t in trials}:
+        prepare(name, size, data)
+    knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(t.config.model_dump(include=knobs)): t.config for t in trials}.values():
         load_dataset(config, data)
 

@@ -43,21 +43,17 @@ class Recipe(NamedTuple):
 
     @classmethod
     def of(cls, config: TrialConfig) -> Self:
-        """Return the contrastive recipe of a trial."""
+        """Return the contrastive recipe of a trial, its first view's."""
         return cls(*(getattr(config, part) for part in cls._fields))
 
     @classmethod
-    def of_strength(cls, strength: float, recipe: str = "brightness") -> Self:
-        """Return what a named recipe comes to at a strength, no part being set by itself."""
-        knobs = {"aug_recipe": recipe, "aug_strength": strength}
-        return cls.of(TrialConfig.model_validate(knobs))
-
-    @property
-    def beyond_the_example(self) -> bool:
-        """Whether there is more than crop, flip and shift, the parts of the Keras example."""
-        jitters = self.jitter_brightness, self.jitter_contrast, self.jitter_saturation
-        jitter = self.jitter_prob > 0 and any([*jitters, self.jitter_hue])
-        return jitter or any([self.grey_prob, self.blur_prob, self.solarise_prob])
+    def of_both_views(cls, config: TrialConfig) -> tuple[Self, Self]:
+        """Return the contrastive recipes of a trial's first and second view."""
+        first = cls.of(config)
+        second = first._replace(
+            blur_prob=config.view2_blur_prob, solarise_prob=config.view2_solarise_prob
+        )
+        return first, second
 
 
 PROBE_RECIPE = Recipe(crop_min_area=0.5, crop_max_aspect=4 / 3, brightness_shift=0.2)
@@ -95,29 +91,17 @@ class Draw(NamedTuple):
 def draw(recipe: Recipe, count: int, generator: torch.Generator) -> Draw:
     """Draw the parameters of `count` views: area and aspect uniform, as keras_cv does.
 
-    A recipe of crop, flip and shift takes 6 numbers an image from the generator, any other 15,
-    so that views stay the same in all parts but the one whose knob is turned.
+    Every recipe takes 15 numbers an image from the generator, so that views stay the same in
+    all parts but the one whose knob is turned.
     """
-    uniform = torch.rand(6, count, generator=generator, device=generator.device)
-    flip, area, aspect, top, left, shift = uniform.unbind()
+    uniform = torch.rand(15, count, generator=generator, device=generator.device)
+    flip, area, aspect, top, left, shift, *others = uniform.unbind()
+    jitter, brightness, contrast, saturation, hue, grey, blur, sigma, solarise = others
     area = recipe.crop_min_area + (1 - recipe.crop_min_area) * area
     narrowest = 1 / recipe.crop_max_aspect
     aspect = narrowest + (recipe.crop_max_aspect - narrowest) * aspect
     height = (area / aspect).sqrt().clamp(max=1)
     width = (area * aspect).sqrt().clamp(max=1)
-    view = Draw(
-        flip_B=flip < recipe.flip_prob,
-        top_B=top * (1 - height),
-        left_B=left * (1 - width),
-        height_B=height,
-        width_B=width,
-        shift_B=recipe.brightness_shift * (2 * shift - 1) if recipe.brightness_shift else None,
-    )
-    if not recipe.beyond_the_example:
-        return view
-
-    uniform = torch.rand(9, count, generator=generator, device=generator.device)
-    jitter, brightness, contrast, saturation, hue, grey, blur, sigma, solarise = uniform.unbind()
     jittered = jitter < recipe.jitter_prob
 
     def around(neutral: float, reach: float, uniform_B: Tensor) -> Tensor | None:
@@ -126,7 +110,13 @@ def draw(recipe: Recipe, count: int, generator: torch.Generator) -> Draw:
         return torch.where(jittered, neutral + reach * (2 * uniform_B - 1), neutral)
 
     sigma = recipe.blur_min_sigma + (recipe.blur_max_sigma - recipe.blur_min_sigma) * sigma
-    return view._replace(
+    return Draw(
+        flip_B=flip < recipe.flip_prob,
+        top_B=top * (1 - height),
+        left_B=left * (1 - width),
+        height_B=height,
+        width_B=width,
+        shift_B=recipe.brightness_shift * (2 * shift - 1) if recipe.brightness_shift else None,
         brightness_B=around(1, recipe.jitter_brightness, brightness),
         contrast_B=around(1, recipe.jitter_contrast, contrast),
         saturation_B=around(1, recipe.jitter_saturation, saturation),

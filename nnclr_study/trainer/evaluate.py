@@ -10,7 +10,8 @@ from nnclr_study.trainer import augment
 from nnclr_study.trainer.images import Images
 from nnclr_study.trainer.world import World
 
-CHUNK = 1_024
+CHUNK_VALUES = 1 << 24
+"""Of the images that are encoded at a time, counted over pixels and colours."""
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-5
 """Largest entry of the gradient at the end; scikit-learn's default is 1e-4."""
@@ -32,9 +33,10 @@ def encode(
     """
     encoder.eval()
     own = world.rows(len(images))
+    length = max(1, CHUNK_VALUES // (3 * images.side**2))
     parts = []
-    for start in range(own.start, max(own.stop, own.start + 1), CHUNK):
-        rows = slice(start, min(start + CHUNK, own.stop))
+    for start in range(own.start, max(own.stop, own.start + 1), length):
+        rows = slice(start, min(start + length, own.stop))
         chunk = images[rows].to(world.device)
         seen = chunk.float() / 255 if view is None else augment.apply(chunk, view.rows(rows))
         parts.append(encoder(seen))

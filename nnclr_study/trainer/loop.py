@@ -102,7 +102,7 @@ def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float
     ]
     labels = data.train.labels[labelled.to(world.device)]
     randomness = random_stream(config.seed, "augment", epoch, world.device)
-    recipe = augment.Recipe.of(config)
+    recipes = augment.Recipe.of_both_views(config)
     totals: dict[str, Tensor] = {}
     with closing(feed(requests, world.device, must_stream(data, world.device))) as images:
         for (*parts, of_probe), labels_L in zip(images, labels, strict=True):
@@ -111,7 +111,7 @@ def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float
                 augment.apply(
                     batch, augment.draw(recipe, config.global_batch, randomness).rows(own)
                 )
-                for _ in range(2)
+                for recipe in recipes
             )
             weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
             metrics = learner.contrastive_step(view1, view2, labels_L) | learner.probe_step(
@@ -147,8 +147,8 @@ def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | 
         test = encode(learner.encoder, data.test.images, world)
         test_probe_top1 = probe.top1(test, data.test.labels)
     randomness = random_stream(config.seed, "evaluate", epoch, world.device)
-    recipe = augment.Recipe.of(config)
-    views = [augment.draw(recipe, len(val), randomness) for _ in range(2)]
+    recipes = augment.Recipe.of_both_views(config)
+    views = [augment.draw(recipe, len(val), randomness) for recipe in recipes]
     view1, view2 = (encode(learner.encoder, data.val.images, world, view) for view in views)
     return {
         "val_p_loss": val_p_loss,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from time import time_ns
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -51,11 +52,12 @@ class Prepared(NamedTuple):
             path=path,
         )
 
-    def about(self) -> dict[str, Any]:
-        """Return what is known of it: source, image size, counts, bytes and content."""
-        assert self.path is not None
-        known: dict[str, Any] = json.loads((self.path / "about.json").read_text())
-        return known
+    def about(self, name: str) -> dict[str, Any]:
+        """Return what is known of it: image size, counts, bytes and content, of each part."""
+        if self.path is not None:
+            known: dict[str, Any] = json.loads((self.path / "about.json").read_text())
+            return known
+        return _about(name, self.classes, self.pixels, self.labels)
 
 
 def prepared(name: str, image_size: int, data: Path) -> Prepared:
@@ -118,7 +120,8 @@ def prepare(
             _write(name, open_original(name, source, image_size), image_size, half, progress)
             half.rename(home)
         # The one that was asked for last is the one that trials take.
-        os.utime(home / "about.json")
+        now = time_ns()  # finer than the system's own stamp
+        os.utime(home / "about.json", ns=(now, now))
     return Prepared.at(home)
 
 
@@ -129,34 +132,46 @@ def _stem(name: str, image_size: int) -> str:
 def _write(
     name: str, original: Original, image_size: int, home: Path, progress: Progress | None
 ) -> None:
-    facts, content = {}, hashlib.sha256()
+    pixels: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     for part_name, part in original.parts.items():
         shape = part.length, 3, image_size, image_size
-        pixels = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)
-        for done in _read(part, pixels):
+        file = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)
+        for done in _read(part, file):
             if progress:
                 progress(part_name, done, part.length)
-        pixels.flush()
-        for start in range(0, part.length, CHUNK):
-            content.update(pixels[start : start + CHUNK].tobytes())
-        of_class = None
+        file.flush()
+        pixels[part_name] = file
         if part.labels is not None:
             np.save(home / f"{part_name}_labels.npy", part.labels)
-            content.update(part.labels.astype("<i8").tobytes())
-            of_class = np.bincount(part.labels, minlength=len(original.classes)).tolist()
-        facts[part_name] = {
-            "images": part.length,
-            "bytes": pixels.nbytes,
+            labels[part_name] = part.labels
+    about = _about(name, original.classes, pixels, labels)
+    (home / "about.json").write_text(json.dumps(about, indent=1))
+
+
+def _about(
+    name: str, classes: list[str], pixels: dict[str, np.ndarray], labels: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    facts, content = {}, hashlib.sha256()
+    for part, images in pixels.items():
+        for start in range(0, len(images), CHUNK):
+            content.update(images[start : start + CHUNK].tobytes())
+        of_class = None
+        if part in labels:
+            content.update(labels[part].astype("<i8").tobytes())
+            of_class = np.bincount(labels[part], minlength=len(classes)).tolist()
+        facts[part] = {
+            "images": len(images),
+            "bytes": images.nbytes,
             "images_of_class": of_class,
         }
-    about = {
+    return {
         "dataset": name,
-        "image_size": image_size,
-        "classes": original.classes,
+        "image_size": next(iter(pixels.values())).shape[-1],
+        "classes": classes,
         "parts": facts,
         "sha256": content.hexdigest(),
     }
-    (home / "about.json").write_text(json.dumps(about, indent=1))
 
 
 def _read(part: Part, pixels: np.ndarray) -> Iterator[int]:

@@ -21,6 +21,10 @@ def images(count, side=SIDE):
     return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
 
+def of_strength(strength, recipe="brightness"):
+    return Recipe.of(TrialConfig(aug_recipe=recipe, aug_strength=strength))
+
+
 def random(count):
     return torch.Generator().manual_seed(count)
 
@@ -130,24 +134,24 @@ def test_all_parts_together_are_torchvision_s_in_the_order_said():
 
 def test_strength_0_leaves_the_flip_and_nothing_else():
     batch = images(64)
-    view = draw(Recipe.of_strength(0), 64, random(64))
+    view = draw(of_strength(0), 64, random(64))
     assert 16 < view.flip_B.sum() < 48
     want = torch.where(view.flip_B[:, None, None, None], batch.flip(-1), batch).float() / 255
     assert torch.allclose(apply(batch, view), want, atol=1e-6)
 
 
 def test_strength_0_is_the_same_in_every_recipe():
-    assert Recipe.of_strength(0, "simclr") == Recipe.of_strength(0, "brightness")
+    assert of_strength(0, "simclr") == of_strength(0, "brightness")
 
 
 def test_strength_1_is_the_keras_example_s():
-    assert Recipe.of_strength(1) == pytest.approx(Recipe(0.2, 4 / 3, 0.5))
+    assert of_strength(1) == pytest.approx(Recipe(0.2, 4 / 3, 0.5))
     assert Recipe(0.5, 4 / 3, 0.2) == PROBE_RECIPE
 
 
 @pytest.mark.parametrize("strength", [0.3, 1, 1.2])
 def test_draws_stay_within_the_recipe_and_fill_it(strength):
-    recipe = Recipe.of_strength(strength)
+    recipe = of_strength(strength)
     view = draw(recipe, 20_000, random(1))
     area, aspect = view.height_B * view.width_B, view.width_B / view.height_B
     whole = (view.height_B == 1) | (view.width_B == 1)  # cut to the image: another area, aspect
@@ -165,7 +169,7 @@ def test_draws_stay_within_the_recipe_and_fill_it(strength):
 def test_views_are_images_and_differ_from_each_other():
     batch = images(8)
     generator = random(2)
-    view1, view2 = (apply(batch, draw(Recipe.of_strength(1), 8, generator)) for _ in range(2))
+    view1, view2 = (apply(batch, draw(of_strength(1), 8, generator)) for _ in range(2))
     for view in (view1, view2):
         assert view.shape == batch.shape
         assert view.min() >= 0
@@ -175,7 +179,7 @@ def test_views_are_images_and_differ_from_each_other():
 
 @pytest.mark.parametrize(
     "recipe",
-    [Recipe.of_strength(1), Recipe.of_strength(1.2, "simclr")._replace(solarise_prob=0.5)],
+    [of_strength(1), of_strength(1.2, "simclr")._replace(solarise_prob=0.5)],
 )
 def test_an_image_s_view_does_not_depend_on_who_computes_it(recipe):
     batch, view = images(10), draw(recipe, 10, random(3))
@@ -183,16 +187,26 @@ def test_an_image_s_view_does_not_depend_on_who_computes_it(recipe):
     assert torch.equal(torch.cat(parts), apply(batch, view))
 
 
-def test_the_example_s_recipe_takes_six_numbers_an_image_and_any_other_fifteen():
-    for recipe, more in ((PROBE_RECIPE, 0), (Recipe.of_strength(1, "simclr"), 9)):
+def test_every_recipe_takes_fifteen_numbers_an_image():
+    for recipe in (PROBE_RECIPE, of_strength(1, "simclr")):
         ours, theirs = random(4), random(4)
         view = draw(recipe, 50, ours)
-        uniform = torch.rand(6, 50, generator=theirs)
-        torch.rand(more, 50, generator=theirs)
+        uniform = torch.rand(15, 50, generator=theirs)
         assert torch.equal(ours.get_state(), theirs.get_state())
         assert torch.equal(view.flip_B, uniform[0] < 0.5), "rows are reproducible: order matters"
         if recipe.brightness_shift:
             assert torch.equal(view.shift_B, 0.2 * (2 * uniform[5] - 1))
+
+
+def test_the_second_view_may_be_blurred_and_solarised_by_itself():
+    for knobs in ({}, {"aug_recipe": "simclr"}, {"blur_prob": 0.3, "solarise_prob": 0.1}):
+        first, second = Recipe.of_both_views(TrialConfig(**knobs))
+        assert first == second == Recipe.of(TrialConfig(**knobs))
+    asked = {"view2_blur_prob": 0.1, "view2_solarise_prob": 0.2}
+    first, second = Recipe.of_both_views(TrialConfig(blur_prob=1.0, **asked))
+    assert (first.blur_prob, first.solarise_prob) == (1.0, 0.0)
+    assert (second.blur_prob, second.solarise_prob) == (0.1, 0.2)
+    assert second._replace(blur_prob=1.0, solarise_prob=0.0) == first
 
 
 PARTS = [
@@ -310,7 +324,7 @@ def test_every_field_of_a_recipe_is_a_knob():
 
 
 def test_jitters_fill_their_range_and_stay_in_it():
-    recipe = Recipe.of_strength(1.2, "simclr")._replace(blur_prob=1.0)
+    recipe = of_strength(1.2, "simclr")._replace(blur_prob=1.0)
     view = draw(recipe, 20_000, random(7))
     for values, middle, reach in (
         (view.brightness_B, 1, recipe.jitter_brightness),
@@ -350,7 +364,7 @@ def test_the_strongest_views_are_images(side):
 
 def test_no_part_has_to_look_at_a_value():
     """Tensors without data: what would wait for a card, `.item()` or a mask as index, fails."""
-    recipe = Recipe.of_strength(1, "simclr")._replace(brightness_shift=0.1, solarise_prob=0.5)
+    recipe = of_strength(1, "simclr")._replace(brightness_shift=0.1, solarise_prob=0.5)
     view = draw(recipe, 6, random(8))
     assert None not in view
     with FakeTensorMode() as fake:
@@ -360,7 +374,7 @@ def test_no_part_has_to_look_at_a_value():
 
 
 def test_a_trial_trains_under_its_own_recipe(tmp_path, monkeypatch):
-    trial = config(aug_recipe="simclr", grey_prob=0.4, steps_per_epoch=1)
+    trial = config(aug_recipe="simclr", grey_prob=0.4, view2_solarise_prob=0.3, steps_per_epoch=1)
     recipes = []
 
     def spy(recipe, count, generator):
@@ -369,15 +383,16 @@ def test_a_trial_trains_under_its_own_recipe(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.augment, "draw", spy)
     next(loop.train(trial, load_dataset(trial, tmp_path), World()))
-    contrastive = (Recipe.of(trial), trial.global_batch)
-    assert recipes[:3] == [contrastive, contrastive, (PROBE_RECIPE, trial.labelled_batch_size)]
-    assert contrastive[0].grey_prob == 0.4
+    contrastive = [(recipe, trial.global_batch) for recipe in Recipe.of_both_views(trial)]
+    assert recipes[:3] == [*contrastive, (PROBE_RECIPE, trial.labelled_batch_size)]
+    assert [recipe.solarise_prob for recipe, _ in recipes[:2]] == [0.0, 0.3]
+    assert recipes[0][0].grey_prob == 0.4
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_card_draws_and_paints_without_waiting_and_as_the_cpu_does():
-    recipe = Recipe.of_strength(1, "simclr")._replace(brightness_shift=0.1)
+    recipe = of_strength(1, "simclr")._replace(brightness_shift=0.1)
     batch, generator = images(32).cuda(), torch.Generator("cuda").manual_seed(1)
     apply(batch, draw(recipe, 32, generator))
     torch.cuda.set_sync_debug_mode("error")

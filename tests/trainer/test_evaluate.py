@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from nnclr_study.trainer import augment, evaluate
-from nnclr_study.trainer.evaluate import CHUNK, PROBE_CS, LinearProbe, encode, knn_top1
+from nnclr_study.trainer.evaluate import PROBE_CS, LinearProbe, encode, knn_top1
+from nnclr_study.trainer.images import Images
 from nnclr_study.trainer.world import World
 
 
@@ -116,20 +117,22 @@ def test_a_class_without_examples_does_no_harm():
     assert probe.top1(features, labels) == 1
 
 
-def test_encode_goes_through_all_images_in_order():
-    images = torch.randint(0, 256, (2 * CHUNK + 3, 3, 2, 2), dtype=torch.uint8)
-    features = encode(nn.Flatten(), images, World())
-    assert torch.equal(features, images.flatten(1).float() / 255)
+def test_encode_goes_through_all_images_in_order(monkeypatch):
+    monkeypatch.setattr(evaluate, "CHUNK_VALUES", 5 * 3 * 2 * 2)
+    pixels = torch.randint(0, 256, (2 * 5 + 3, 3, 2, 2), dtype=torch.uint8)
+    features = encode(nn.Flatten(), Images(pixels, torch.arange(13)), World())
+    assert torch.equal(features, pixels.flatten(1).float() / 255)
     assert not features.requires_grad
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_encode_goes_through_a_view_of_each_image_in_order(size, monkeypatch):
-    monkeypatch.setattr(evaluate, "CHUNK", 4)
-    images = torch.randint(0, 256, (21, 3, 8, 8), dtype=torch.uint8)
+    monkeypatch.setattr(evaluate, "CHUNK_VALUES", 4 * 3 * 8 * 8)
+    pixels = torch.randint(0, 256, (21, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(21))
     recipe = augment.Recipe(crop_min_area=0.2, crop_max_aspect=1.3, brightness_shift=0.3)
     view = augment.draw(recipe, len(images), torch.Generator().manual_seed(0))
-    want = augment.apply(images, view).flatten(1)
+    want = augment.apply(pixels, view).flatten(1)
     assert torch.allclose(encode(nn.Flatten(), images, World(), view), want, atol=1e-6)
     # Each worker sees its own part of the same views.
     for rank in range(size):

@@ -44,7 +44,7 @@ def test_a_step_never_waits_for_the_card(tmp_path):
     images = digits.unlabelled[: trial.global_batch].to(world.device)
     labels = digits.train.labels[: trial.labelled_batch_size].to(world.device)
     generator = random_stream(0, "augment", 0, world.device)
-    recipe = augment.Recipe.of_strength(1)
+    recipe = augment.Recipe.of(trial)
 
     def step():
         view1, view2 = (

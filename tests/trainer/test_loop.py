@@ -140,7 +140,7 @@ def test_it_learns(digits):
         epochs=12, steps_per_epoch=20, width=16, queue_size=200, probe_learning_rate=0.02
     )
     seen = rows(train(trial, digits, World()))
-    assert seen[-1]["c_loss"] < seen[0]["c_loss"] - 0.3
+    assert seen[-1]["c_loss"] < seen[0]["c_loss"] - 0.2
     assert seen[-1]["p_loss"] < seen[0]["p_loss"] - 0.1
     assert seen[-1]["val_p_acc"] > 0.25
     assert seen[-1]["val_probe_top1"] > 0.6
@@ -176,6 +176,8 @@ def test_it_learns(digits):
         ("pushed_views", 2),
         ("encoder_momentum", 0.9),
         ("precision", "bf16"),
+        ("view2_blur_prob", 1.0),
+        ("view2_solarise_prob", 1.0),
     ],
 )
 def test_every_knob_is_connected(digits, tmp_path, knob, value):
