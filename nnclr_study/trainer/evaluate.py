@@ -34,13 +34,17 @@ def encode(
     encoder.eval()
     own = world.rows(len(images))
     length = max(1, CHUNK_VALUES // (3 * images.side**2))
-    parts = []
+    features = torch.empty(0, 0)
     for start in range(own.start, max(own.stop, own.start + 1), length):
         rows = slice(start, min(start + length, own.stop))
         chunk = images[rows].to(world.device)
         seen = chunk.float() / 255 if view is None else augment.apply(chunk, view.rows(rows))
-        parts.append(encoder(seen))
-    return world.gather(torch.cat(parts), len(images))
+        encoded = encoder(seen)
+        if start == own.start:
+            # One block for all: small ones, kept, would cut the memory of the large to pieces.
+            features = encoded.new_empty(own.stop - own.start, *encoded.shape[1:])
+        features[start - own.start : rows.stop - own.start] = encoded
+    return world.gather(features, len(images))
 
 
 class LinearProbe:
