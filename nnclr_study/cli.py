@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nnclr_study.errors import StudyError, UsageError
+from nnclr_study.errors import RunFolderError, StudyError, UsageError
 
 app = typer.Typer(
     name="nnclr-study",
@@ -221,6 +221,93 @@ def trial(
     prepare(config.dataset, config.image_size, data)
     for snapshot in train(config, load_dataset(config, data), World.alone()):
         _print_json(snapshot.rows[-1].model_dump())
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
+    trial_id: Annotated[str, typer.Argument(metavar="TRIAL", help="Its id, or how it begins")],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="linear, knn, or finetune-P and supervised-P for P of 1, 10, 100 %"),
+    ] = None,
+    data: DataFolder = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Score a trial's encoder by further protocols; all of them, unless some are named.
+
+    linear and knn take its frozen features. finetune-P trains it on, with P % of the labels;
+    supervised-P trains an encoder that was never pretrained in the same way, which fine-tuning
+    has to beat. Everything is chosen on val. What was scored before is not scored again.
+
+    Example: nnclr-study evaluate runs/quickstart queue_size-100_s1 --protocol finetune-10
+    """
+    from datetime import UTC, datetime
+    from time import monotonic
+
+    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.rows import EvaluationRow
+    from nnclr_study.study.run_folder import RunFolder
+
+    folder = RunFolder.open(run_folder)
+    known = [planned.id for planned in plan_trials(folder.study())]
+    found = [known_id for known_id in known if known_id.startswith(trial_id)]
+    if len(found) != 1:
+        wrong = "is the beginning of several" if found else "is no trial of this study"
+        raise UsageError(
+            f"{trial_id!r} {wrong}; `nnclr-study plan {folder.study_file}` prints the ids"
+        )
+
+    from nnclr_study.trainer import checkpoint
+    from nnclr_study.trainer.data import load_dataset
+    from nnclr_study.trainer.protocols import PROTOCOLS, score
+    from nnclr_study.trainer.world import World
+
+    wanted = list(dict.fromkeys(protocol or PROTOCOLS))
+    if unknown := [name for name in wanted if name not in PROTOCOLS]:
+        raise UsageError(f"--protocol {unknown[0]}: use one of {', '.join(PROTOCOLS)}")
+    snapshot = checkpoint.load(folder.checkpoint(found[0]))
+    if snapshot is None:
+        raise RunFolderError(f"{found[0]} has no checkpoint: it has not begun; `run` it first")
+    epoch, config = len(snapshot.rows), snapshot.config
+    images, world = None, World.alone()
+    with folder.lock():
+        done = folder.evaluations()
+        out_of = "" if epoch == config.epochs else f" of {config.epochs}: it has not finished"
+        if not as_json:
+            out.print(f"{found[0]}, after epoch {epoch}{out_of}")
+        for name in wanted:
+            row = done.get((found[0], name, epoch))
+            before = row is not None
+            if row is None:
+                images = images or load_dataset(config, data)
+                started = monotonic()
+                scored = score(name, snapshot, images, world)
+                row = EvaluationRow(
+                    trial_id=found[0],
+                    protocol=name,
+                    epoch=epoch,
+                    **scored._asdict(),
+                    seconds=monotonic() - started,
+                    device=str(world.device),
+                    ended_at=datetime.now(UTC),
+                )
+                folder.append_evaluation(row)
+                done[found[0], name, epoch] = row
+            if as_json:
+                _print_json(row.model_dump(mode="json"))
+                continue
+            kind, _, percent = name.partition("-")
+            baseline = done.get((found[0], f"supervised-{percent}", epoch))
+            gain = ""
+            if kind == "finetune" and baseline:
+                points = 100 * (row.test_top1 - baseline.test_top1)
+                gain = f"  {points:+.1f} points on test over never pretrained"
+            took = "scored before" if before else f"{row.seconds:.0f} s"
+            out.print(
+                f"{name:<14} {row.labels:>7,} labels  val {row.val_top1:6.1%}  "
+                f"test {row.test_top1:6.1%}  {took}{gain}"
+            )
 
 
 @app.command(name="data")

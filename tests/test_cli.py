@@ -12,8 +12,23 @@ from nnclr_study.study.spec import load_study
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["plan", "run", "status", "report", "trial", "data"]
+COMMANDS = ["plan", "run", "status", "report", "trial", "data", "evaluate"]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
+
+
+TINY = """
+[study]
+name = "one"
+seeds = [1]
+[trial]
+dataset = "digits"
+epochs = 2
+steps_per_epoch = 1
+batch_size = 8
+labelled_batch_size = 4
+width = 4
+queue_size = 12
+"""
 
 
 @pytest.fixture
@@ -118,6 +133,7 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path):
         (["trial", str(QUICKSTART), "nope"], 2, "no trial 'nope'"),
         (["run", str(QUICKSTART), "--workers", "0"], 2, "--workers"),
         (["run", str(QUICKSTART), "--runner", "dask"], 2, "--runner"),
+        (["evaluate", "nope", "x"], 2, "no run folder"),
         (["data", "cifar"], 2, 'did you mean "cifar10"?'),
         (["data", "digits", "--image-size", "3"], 2, "--image-size 3: "),
         (["data", "folder:nope"], 3, "no folder"),
@@ -163,20 +179,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path, capsys):
 
 
 def test_one_trial_runs_without_ray_and_records_nothing(tmp_path, capsys, monkeypatch):
-    text = """
-[study]
-name = "one"
-seeds = [1]
-[trial]
-dataset = "digits"
-epochs = 2
-steps_per_epoch = 1
-batch_size = 8
-labelled_batch_size = 4
-width = 4
-queue_size = 12
-"""
-    (tmp_path / "one.toml").write_text(text)
+    (tmp_path / "one.toml").write_text(TINY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     (trial,) = plan_trials(load_study(tmp_path / "one.toml"))
@@ -202,3 +205,61 @@ def test_data_prepares_and_shows_what_is_there(tmp_path, capsys):
         assert told[name] in shown
     assert main(["data", "digits", "--data", str(tmp_path)]) == 0
     assert "all    1,797" in capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A run folder of two trials, the first with a checkpoint after one epoch of two."""
+    from nnclr_study.trainer import checkpoint, protocols
+    from nnclr_study.trainer.data import load_dataset
+    from nnclr_study.trainer.loop import train
+    from nnclr_study.trainer.world import World
+
+    monkeypatch.setattr(protocols, "STEPS", 2)
+    file = tmp_path / "two.toml"
+    file.write_text(TINY.replace("seeds = [1]", "seeds = [1, 2]"))
+    folder = RunFolder.create(tmp_path / "runs" / "one").keep(load_study(file))
+    first = plan_trials(folder.study())[0]
+    snapshot = next(train(first.config, load_dataset(first.config, tmp_path), World()))
+    checkpoint.save(snapshot, folder.checkpoint(first.id))
+    return folder, first.id
+
+
+def test_evaluate_scores_records_and_does_not_score_again(trained, capsys):
+    folder, trial_id = trained
+    argv = ["evaluate", str(folder.path), "s1", "--protocol", "supervised-10"]
+    argv += ["--protocol", "finetune-10", "--protocol", "knn"]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert f"{trial_id}, after epoch 1 of 2: it has not finished" in shown
+    assert "points on test over never pretrained" in shown
+    assert "scored before" not in shown
+    assert len(folder.evaluations()) == 3
+    assert main(argv) == 0
+    assert capsys.readouterr().out.count("scored before") == 3
+    assert main([*argv, "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["protocol"] for row in told] == ["supervised-10", "finetune-10", "knn"]
+    assert len((folder.path / "evaluations.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "trial, more, said",
+    [
+        ("s3", [], "'s3' is no trial of this study"),
+        ("s", [], "'s' is the beginning of several"),
+        ("s2", [], "has no checkpoint: it has not begun"),
+        ("s1", ["--protocol", "finetune-5"], "--protocol finetune-5: use one of linear, knn"),
+    ],
+)
+def test_what_evaluate_cannot_do_is_told(trained, capsys, trial, more, said):
+    folder, _ = trained
+    assert main(["evaluate", str(folder.path), trial, *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_evaluate_leaves_a_folder_in_use_alone(trained, capsys):
+    folder, _ = trained
+    with folder.lock():
+        assert main(["evaluate", str(folder.path), "s1", "--protocol", "knn"]) == 2
+    assert "in use by process" in capsys.readouterr().err

@@ -27,7 +27,15 @@ def test_the_two_commands_are_there():
 
 def test_every_command_and_flag_it_names_exists(capsys):
     used = re.findall(r"nnclr-study ([a-z]+)((?: [^`\n&]*)?)", README)
-    assert {name for name, _ in used} == {"plan", "run", "status", "report", "trial", "data"}
+    assert {name for name, _ in used} == {
+        "plan",
+        "run",
+        "status",
+        "report",
+        "trial",
+        "data",
+        "evaluate",
+    }
     for name, rest in used:
         assert main([name, "--help"]) == 0
         shown = capsys.readouterr().out

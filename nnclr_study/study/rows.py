@@ -78,6 +78,26 @@ class TrialRow(BaseModel):
     ended_at: datetime
 
 
+class EvaluationRow(BaseModel):
+    """What a protocol of `evaluate` said of a trial. Accuracies are shares of 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_id: str
+    protocol: str
+    epoch: int
+    """Of the checkpoint."""
+    labels: int
+    """Labelled train images that were used."""
+    val_top1: float
+    test_top1: float
+    chosen: dict[str, float]
+    """What val chose, by name."""
+    seconds: float
+    device: str
+    ended_at: datetime
+
+
 class Session(BaseModel):
     """One call of `run`: the software, the machine and the command."""
 

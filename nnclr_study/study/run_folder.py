@@ -4,10 +4,11 @@ study.toml      the study file, word for word
 sessions.jsonl  one line a call of `run`
 epochs.jsonl    one line an epoch of a trial
 trials.jsonl    one line a trial that ended; the last line of a trial counts
+evaluations.jsonl  one line a protocol of `evaluate`
 checkpoints/    one file a trial: its last epoch
 ray/            Ray's own files, of use to Ray alone
 report/         the page, built from the rows
-lock            held while a `run` is at work
+lock            held while a `run` or `evaluate` is at work
 """
 
 import fcntl
@@ -22,10 +23,10 @@ from typing import Any, Self, TypeVar
 from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError
-from nnclr_study.study.rows import EpochRow, Session, TrialRow
+from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, TrialRow
 from nnclr_study.study.spec import Study, load_study
 
-Row = TypeVar("Row", EpochRow, TrialRow, Session)
+Row = TypeVar("Row", EpochRow, TrialRow, EvaluationRow, Session)
 
 
 class RunFolder:
@@ -117,6 +118,16 @@ class RunFolder:
     def append_trial(self, row: TrialRow) -> None:
         """Record what became of a trial."""
         _append(self.path / "trials.jsonl", row.model_dump(mode="json"))
+
+    def append_evaluation(self, row: EvaluationRow) -> None:
+        """Record what a protocol said of a trial."""
+        _append(self.path / "evaluations.jsonl", row.model_dump(mode="json"))
+
+    def evaluations(self) -> dict[tuple[str, str, int], EvaluationRow]:
+        """Return the last row of every trial id, protocol and epoch."""
+        path = self.path / "evaluations.jsonl"
+        rows = [_checked(EvaluationRow, line, at) for at, line in _lines(path)]
+        return {(row.trial_id, row.protocol, row.epoch): row for row in rows}
 
     def sessions(self) -> list[Session]:
         """Return every call of `run`, the first one first."""

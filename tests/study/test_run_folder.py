@@ -7,7 +7,7 @@ import pytest
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.rows import EpochRow, TrialRow
+from nnclr_study.study.rows import EpochRow, EvaluationRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
 from tests.study.test_spec import GOOD
@@ -127,3 +127,27 @@ def test_a_second_run_is_refused_and_told_by_whom(folder):
     with folder.lock():
         assert folder.is_locked()
     assert not folder.is_locked()
+
+
+def test_evaluations_come_back_by_trial_protocol_and_epoch(folder):
+    trial = plan_trials(folder.study())[0]
+    rows = [
+        EvaluationRow(
+            trial_id=trial.id,
+            protocol=protocol,
+            epoch=epoch,
+            labels=10,
+            val_top1=0.5,
+            test_top1=0.25,
+            chosen={"step": 100, "learning_rate": 1e-3},
+            seconds=1.0,
+            device="cpu",
+            ended_at=datetime.now(UTC),
+        )
+        for protocol, epoch in (("knn", 1), ("knn", 2), ("finetune-1", 2))
+    ]
+    assert folder.evaluations() == {}
+    for row in rows:
+        folder.append_evaluation(row)
+    assert list(folder.evaluations().values()) == rows
+    assert folder.evaluations()[trial.id, "knn", 2] == rows[1]
