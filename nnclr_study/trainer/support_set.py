@@ -50,8 +50,8 @@ class SupportSet(nn.Module):
         best_BK = queries_BD.new_empty(count, 0)
         index_BK = torch.empty(count, 0, dtype=torch.long, device=queries_BD.device)
         for start in range(0, len(self.bank_QD), CHUNK):
-            similarity = queries_BD @ self.bank_QD[start : start + CHUNK].T
-            closest_BK, at_BK = _largest(similarity, min(neighbours, similarity.shape[1]))
+            rows_ND = self.bank_QD[start : start + CHUNK]
+            closest_BK, at_BK = _largest(queries_BD @ rows_ND.T, min(neighbours, len(rows_ND)))
             together = torch.cat([best_BK.to(closest_BK), closest_BK], dim=1)
             best_BK, kept_BK = _largest(together, min(neighbours, together.shape[1]))
             index_BK = torch.cat([index_BK, at_BK + start], dim=1).gather(1, kept_BK)
