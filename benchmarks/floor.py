@@ -1,0 +1,57 @@
+"""How near a train step comes to its arithmetic: counted operations over the measured peak.
+
+Run with: python benchmarks/floor.py
+
+Operations are those of the products and convolutions of one real step (torch's FlopCounterMode);
+the peak is that of a large matrix product in the same precision, measured between the steps.
+
+Last result: not measured.
+"""
+
+import argparse
+
+import torch
+from common import in_turn, machine, train_step
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer.runtime import settle
+from nnclr_study.trainer.world import World
+
+
+def main() -> None:
+    """Measure step and peak in alternation and print the share."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
+    parser.add_argument("--sides", type=int, nargs="+", default=[32, 96], help="of the images")
+    args = parser.parse_args()
+    device = World.alone().device
+    settle(device, "float32", args.threads)
+    print(f"{machine(device)}; median of {args.rounds}")
+    edge = 8_192 if device.type == "cuda" else 2_048
+    for side in args.sides:
+        for precision, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+            step = train_step(TrialConfig(precision=precision), side, device)
+            with FlopCounterMode(display=False) as counter:
+                step()
+            operations = counter.get_total_flops()
+            square = torch.randn(edge, edge, device=device).to(kind)
+
+            def product(square: torch.Tensor = square) -> None:
+                _ = square @ square
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+
+            seconds = in_turn({"step": step, "product": product}, args.rounds)
+            peak = 2 * edge**3 / seconds["product"]
+            floor = operations / peak
+            print(
+                f"{side:>3} px  {precision:<8} {operations / 1e9:6.0f} GFLOP  peak "
+                f"{peak / 1e9:6.0f} GFLOP/s  floor {floor:6.3f} s  step {seconds['step']:6.3f} s"
+                f"  {floor / seconds['step']:4.0%} of the step"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The share of an epoch that a step waits for its images: mapped files, and streamed.
+
+Run with: python benchmarks/input_wait.py
+
+Synthetic images, prepared as any data set is; the default batch of 525. Cold: the system is told
+to forget the files before the epoch.
+
+Last result: not measured.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+from common import machine
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer import loop
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.prepared import prepare
+from nnclr_study.trainer.world import World
+
+waited = 0.0
+
+
+def timed(*args: object) -> Iterator[object]:
+    """Do what the feed does, and note how long each step waited for it."""
+    global waited
+    steps = feed(*args)  # type: ignore[arg-type]
+    try:
+        while True:
+            started = perf_counter()
+            try:
+                images = next(steps)
+            except StopIteration:
+                return
+            finally:
+                waited += perf_counter() - started
+            yield images
+    finally:
+        steps.close()
+
+
+feed = loop.feed
+
+
+def forget(folder: Path) -> None:
+    """Have the system drop what it holds of the files in a folder."""
+    for path in folder.glob("*.npy"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    """Train an epoch in each way and print the share of it that was waiting."""
+    global waited
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    parser.add_argument("--precision", default="bf16", help="as in a study file")
+    args = parser.parse_args()
+    loop.feed = timed  # type: ignore[assignment]
+    world = World.alone()
+    with tempfile.TemporaryDirectory() as folder:
+        for side in (32, 96):
+            config = TrialConfig(
+                dataset="synthetic",
+                image_size=side,
+                epochs=1,
+                steps_per_epoch=args.steps,
+                precision=args.precision,
+            )
+            found = prepare("synthetic", side, Path(folder))
+            data = load_dataset(config, Path(folder))
+            for streamed in (False, True):
+                for cold in (False, True):
+                    loop.must_stream = lambda *_, streamed=streamed: streamed  # type: ignore[assignment]
+                    if cold and found.path:
+                        forget(found.path)
+                    waited = 0.0
+                    (last,) = loop.train(config, data, world)
+                    row = last.rows[-1]
+                    if (side, streamed, cold) == (32, False, False):
+                        print(machine(world.device))
+                    print(
+                        f"{side:>3} px  {'streamed' if streamed else 'mapped':<8}  "
+                        f"{'cold' if cold else 'warm'}  waited {waited * 1e3:6.1f} ms of "
+                        f"{row.train_seconds:6.2f} s: {waited / row.train_seconds:.2%}"
+                    )
+
+
+if __name__ == "__main__":
+    main()

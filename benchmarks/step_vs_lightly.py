@@ -1,0 +1,95 @@
+"""One train step against lightly's blocks around the same encoder, on the same images.
+
+Run with: pip install -e '.[lightly]' && python benchmarks/step_vs_lightly.py
+
+The other side is put together as lightly's own NNCLR example does it: SimCLRTransform image by
+image, projection and prediction head, NNMemoryBankModule and NTXentLoss; ours has the recipe
+"simclr" and a prediction head. Both take 525 images of two views with a queue of 10,000.
+
+Last result: not measured.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+import torch
+from common import in_turn, machine, train_step
+from PIL import Image
+
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer.encoder import conv4
+from nnclr_study.trainer.runtime import settle
+from nnclr_study.trainer.world import World
+
+try:
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import NNCLRPredictionHead, NNCLRProjectionHead, NNMemoryBankModule
+    from lightly.transforms import SimCLRTransform
+except ImportError as missing:
+    sys.exit(f"{missing}; install the other side: pip install -e '.[lightly]'")
+
+CONFIG = TrialConfig(aug_recipe="simclr", predictor_width=128, head_batch_norm=True)
+
+
+class Theirs(torch.nn.Module):
+    """lightly's blocks around the Keras example's encoder."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        width = CONFIG.width
+        self.encoder = conv4(width, side)
+        self.project = NNCLRProjectionHead(width, width, width)
+        self.predict = NNCLRPredictionHead(width, width, width)
+        self.memory = NNMemoryBankModule(size=(CONFIG.queue_size, width))
+        self.loss = NTXentLoss(temperature=CONFIG.temperature)
+        self.transform = SimCLRTransform(input_size=side)
+
+    def step(self, images: list[Image.Image], optimizer: torch.optim.Optimizer) -> float:
+        """Take one step, its images transformed first."""
+        device = next(self.parameters()).device
+        pairs = [self.transform(image) for image in images]
+        views = [torch.stack([pair[number] for pair in pairs]).to(device) for number in (0, 1)]
+        projected = [self.project(self.encoder(view)) for view in views]
+        predicted = [self.predict(rows) for rows in projected]
+        first = self.memory(projected[0].detach(), update=False)
+        second = self.memory(projected[1].detach(), update=True)
+        loss = 0.5 * (self.loss(first, predicted[1]) + self.loss(second, predicted[0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+
+def main() -> None:
+    """Measure all in alternation and print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="of torch, for both")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
+    parser.add_argument("--sides", type=int, nargs="+", default=[32, 96], help="of the images")
+    args = parser.parse_args()
+    device = World.alone().device
+    settle(device, "float32", args.threads)
+    print(f"{machine(device)}; median of {args.rounds}")
+    for side in args.sides:
+        pixels = np.random.default_rng(0).integers(
+            0, 256, (CONFIG.global_batch, side, side, 3), dtype=np.uint8
+        )
+        images = [Image.fromarray(image) for image in pixels]
+        theirs = Theirs(side).to(device)
+        optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+
+        def lightly(theirs=theirs, images=images, optimizer=optimizer) -> float:  # noqa: ANN001
+            return theirs.step(images, optimizer)
+
+        ours = {
+            precision: train_step(CONFIG.model_copy(update={"precision": precision}), side, device)
+            for precision in ("float32", "bf16")
+        }
+        seconds = in_turn({"lightly": lightly, **ours}, args.rounds)
+        for name, value in seconds.items():
+            print(f"{side:>3} px  {name:<8} {value:7.3f} s   {seconds['lightly'] / value:4.2f}x")
+
+
+if __name__ == "__main__":
+    main()
