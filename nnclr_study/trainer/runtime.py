@@ -7,7 +7,7 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3), as malloc.h numbers them."""
-KEPT_BYTES = 1 << 30
+KEPT_BYTES = 2**31 - 1
 
 
 def settle(device: torch.device, precision: str, threads: int = 1) -> None:
