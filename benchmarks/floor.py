@@ -5,7 +5,8 @@ Run with: python benchmarks/floor.py
 Operations are those of the products and convolutions of one real step (torch's FlopCounterMode);
 the peak is that of a large matrix product in the same precision, measured between the steps.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine, 2 threads), torch 2.14.1, Python
+Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
+2 threads), torch 2.14.1, Python
 3.11.7; median of 2 rounds in alternation. AMX multiplies bf16 five times faster than float32, so
 that a bf16 step waits for memory: a profile shows most of it in the convolutions' backward pass
 and that of the first ReLUs. The target of 75 % at 96 px is not met.

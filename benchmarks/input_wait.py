@@ -5,7 +5,8 @@ Run with: python benchmarks/input_wait.py
 Synthetic images, prepared as any data set is; the default batch of 525. Cold: the system is told
 to forget the files before the epoch.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine, 1 thread), torch 2.14.1, Python
+Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
+1 thread), torch 2.14.1, Python
 3.11.7; 10 steps in bf16. "Cold" asks the system to forget, which it may decline.
 
      32 px  mapped    warm  waited    5.9 ms of   3.31 s: 0.18%

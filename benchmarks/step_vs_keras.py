@@ -6,7 +6,8 @@ PYTHON is an interpreter with TensorFlow (`pip install tensorflow-cpu` in an env
 own, or `pip install -e '.[keras]'` here, its default). The other side is benchmarks/keras_step.py,
 checked against the recorded steps of tests/trainer/golden before it is timed.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine, 2 threads), torch 2.14.1,
+Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
+2 threads), torch 2.14.1,
 TensorFlow 2.21.0, Keras 3.15.1, Python 3.11.7; median of 3 rounds in alternation; the other side
 agreed with the recorded steps to 1.2e-06.
 

@@ -6,7 +6,8 @@ The other side is put together as lightly's own NNCLR example does it: SimCLRTra
 image, projection and prediction head, NNMemoryBankModule and NTXentLoss; ours has the recipe
 "simclr" and a prediction head. Both take 525 images of two views with a queue of 10,000.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine, 1 thread), torch 2.14.1, lightly
+Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
+1 thread), torch 2.14.1, lightly
 1.6.0, Python 3.11.7; median of 2 rounds in alternation. The target of 4x is not met.
 
      32 px  lightly    1.139 s   1.00x
