@@ -37,8 +37,18 @@ def test_the_card_takes_the_seed_s_first_step():
     assert torch.allclose(queue, torch.from_numpy(golden["step0/queue"]), atol=1e-3)
 
 
-def test_a_step_never_waits_for_the_card(tmp_path):
-    world, trial = World.alone(), config()
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"precision": "bf16"},
+        {"optimizer": "lars", "neighbours": 3, "pushed_views": 2},
+        {"encoder_momentum": 0.9, "micro_batches": 2, "gradient_clip": 1.0},
+    ],
+    ids=str,
+)
+def test_a_step_never_waits_for_the_card(tmp_path, knobs):
+    world, trial = World.alone(), config(**knobs)
     digits = load_dataset(trial, tmp_path)
     learner = Learner(trial, digits.side, digits.num_classes, world)
     images = digits.unlabelled[: trial.global_batch].to(world.device)
@@ -69,3 +79,22 @@ def test_a_trial_runs_and_resumes_on_the_card(tmp_path):
     *_, last = train(trial, digits, world, checkpoint.load(path))
     for ours, theirs in zip(last.rows, whole, strict=True):
         assert ours.c_loss == pytest.approx(theirs.c_loss, abs=1e-3)
+
+
+def test_images_on_the_card_and_streamed_to_it_are_the_same(tmp_path, monkeypatch):
+    trial, world = config(epochs=2), World.alone()
+    digits = load_dataset(trial, tmp_path)
+    assert digits.on(world.device).unlabelled[:1].is_cuda
+    resident = [snapshot.rows[-1].c_loss for snapshot in train(trial, digits, world)]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
+    assert not digits.on(world.device).unlabelled[:1].is_cuda
+    streamed = [snapshot.rows[-1].c_loss for snapshot in train(trial, digits, world)]
+    assert streamed == pytest.approx(resident, abs=1e-3)
+
+
+def test_a_compiled_step_is_the_plain_one(tmp_path):
+    digits, world = load_dataset(config(), tmp_path), World.alone()
+    plain, compiled = (
+        next(train(config(compile=value), digits, world)).rows[0].c_loss for value in (False, True)
+    )
+    assert compiled == pytest.approx(plain, abs=1e-3)
