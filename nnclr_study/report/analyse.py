@@ -36,7 +36,7 @@ def analyse(tables: Tables) -> dict[str, Any]:
             "name": tables.study.name,
             "question": tables.study.question,
             "datasets": tables.datasets,
-            "knobs": list(tables.study.grid),
+            "knobs": tables.study.knobs,
             "seeds": tables.study.seeds,
         },
         "status": status,

@@ -14,7 +14,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def trials_csv(tables: Tables) -> str:
     """Return a row a planned trial, accuracies as shares of 1, missing values empty."""
-    knobs = list(tables.study.grid)
+    knobs = tables.study.knobs
     numbers = ["val_probe_top1", "test_probe_top1", "seconds", "epochs_done"]
     table = tables.trials[["trial_id", "status", "seed", *knobs, *numbers, "error"]]
     return table.map(_inert).to_csv(index=False, lineterminator="\n")

@@ -8,7 +8,7 @@ from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.progress import progress
 from nnclr_study.study.rows import EpochRow, Session
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.spec import Study, Value, conditions
+from nnclr_study.study.spec import Study, Value, arms
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Tables:
 
     study: Study
     arms: list[dict[str, Value]]
-    """The conditions in file order; the first one is the baseline."""
+    """The conditions, the baseline first."""
     datasets: list[str]
     trials: pd.DataFrame
     epochs: pd.DataFrame
@@ -35,8 +35,8 @@ def load(folder: RunFolder) -> Tables:
     """Read a run folder; rows of trials that are no longer in its plan are left out."""
     study = folder.study()
     planned = plan_trials(study)
-    arms = list(conditions(study.grid))
-    places = {tuple(arm.values()): place for place, arm in enumerate(arms)}
+    conditions = arms(study)
+    places = {tuple(arm.values()): place for place, arm in enumerate(conditions)}
     locked, ended, epochs = folder.is_locked(), folder.trials(), folder.epochs()
 
     trial_rows, epoch_rows = [], []
@@ -71,7 +71,7 @@ def load(folder: RunFolder) -> Tables:
     columns = ["trial_id", "status", "seed", "arm", *EpochRow.model_fields]
     return Tables(
         study=study,
-        arms=arms,
+        arms=conditions,
         datasets=sorted({trial.config.dataset for trial in planned}),
         trials=trials,
         epochs=pd.DataFrame(epoch_rows, columns=columns),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.spec import Study, Value, conditions
+from nnclr_study.study.spec import Study, Value, arms
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,8 @@ def plan_trials(study: Study) -> list[Trial]:
     A seed's conditions stand together, so that an interrupted study holds complete blocks
     of paired trials rather than complete arms.
     """
-    return [
-        _trial(study, condition, seed)
-        for seed in study.seeds
-        for condition in conditions(study.grid)
-    ]
+    conditions = arms(study)
+    return [_trial(study, condition, seed) for seed in study.seeds for condition in conditions]
 
 
 def condition_label(condition: dict[str, Value]) -> str:
@@ -37,11 +34,12 @@ def condition_label(condition: dict[str, Value]) -> str:
 
 def show_value(value: Value) -> str:
     """Return a knob's value as a reader sees it: `2,500`, `0.1`, `digits`."""
+    if value is None:
+        return "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _trial(study: Study, condition: dict[str, Value], seed: int) -> Trial:
-    config = TrialConfig(**study.fixed, **condition, seed=seed)  # type: ignore[arg-type]
-    condition = {knob: getattr(config, knob) for knob in condition}  # 1 and 1.0 are one value
+    config = TrialConfig(**study.fixed | condition | {"seed": seed})  # type: ignore[arg-type]
     readable = [f"{knob}-{value}" for knob, value in condition.items()]
     return Trial("_".join([*readable, f"s{seed}", config.digest]), condition, config)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -16,10 +17,11 @@ from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.config import TrialConfig
 
 MAX_TRIALS = 100_000
-_TABLES = ["study", "trial", "grid"]
+_TABLES = ["study", "trial", "grid", "points"]
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
-Value = int | float | str | bool
+Value = int | float | str | bool | None
+"""Of a knob; None stands for one that is left out, as `predictor_width`."""
 
 
 class StudyTable(BaseModel):
@@ -37,21 +39,45 @@ class StudyTable(BaseModel):
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
         min_length=1, max_length=1_000, description="one trial a seed in every condition"
     )
+    baseline: dict[str, int | float | str | bool] = Field(
+        {},
+        description="the condition that the others are compared with, as { queue_size = 0 }; "
+        "default: the first one",
+    )
+    margin_points: float = Field(
+        0.5,
+        gt=0,
+        le=100,
+        description="the smallest difference of accuracy that matters, in percentage points",
+    )
 
 
 @dataclass(frozen=True)
 class Study:
-    """A declared study: every condition of `grid` times every seed."""
+    """A declared study: every condition of `grid` and `points` times every seed."""
 
     name: str
     question: str
     seeds: list[int]
     fixed: dict[str, Value]
-    """The `[trial]` table: knobs that no condition varies."""
+    """The `[trial]` table: the knobs of every trial, unless its condition sets them."""
     grid: dict[str, list[Value]]
     """The `[grid]` table: varied knobs in file order, each with its values."""
+    points: list[dict[str, Value]]
+    """The `[[points]]` tables: hand-picked conditions beside those of the grid."""
+    baseline: dict[str, Value]
+    """Knobs of the declared baseline; empty: the first condition."""
+    margin_points: float
+    """The smallest difference of accuracy that matters, in percentage points."""
     text: str
     """The file, word for word."""
+
+    @property
+    def knobs(self) -> list[str]:
+        """The varied knobs in file order."""
+        return list(
+            dict.fromkeys([*self.grid, *(knob for point in self.points for knob in point)])
+        )
 
 
 def load_study(path: Path) -> Study:
@@ -87,35 +113,58 @@ def parse_study(text: str, path: Path | str) -> Study:
         seeds=header.seeds,
         fixed=tables.get("trial", {}),
         grid=tables.get("grid", {}),
+        points=tables.get("points", []),
+        baseline=dict(header.baseline),
+        margin_points=header.margin_points,
         text=text,
     )
-    problems = list(_misfits(study))
+    problems = list(_misfits(study)) or list(_arm_problems(study))
     if problems:
         raise StudyFileError(path, problems)
     return study
 
 
-def conditions(grid: Mapping[str, list[Value]]) -> Iterator[dict[str, Value]]:
-    """Yield the full product of a grid in file order, the last knob varying fastest."""
-    if not grid:
-        yield {}
-        return
-    (knob, values), *rest = grid.items()
-    for value in values:
-        for others in conditions(dict(rest)):
-            yield {knob: value} | others
+def arms(study: Study) -> list[dict[str, Value]]:
+    """Return every condition, each with all the varied knobs: the baseline, then in file order.
+
+    In file order come the full product of the grid, its last knob varying fastest, and the
+    points. What a condition does not set is as in `[trial]`, or by default.
+    """
+    found = [_resolved(study, condition) for condition in _conditions(study)]
+    found.sort(key=lambda arm: not _agrees(arm, study.baseline))  # stable
+    return found
+
+
+def _conditions(study: Study) -> Iterator[dict[str, Value]]:
+    if study.grid or not study.points:
+        for values in product(*study.grid.values()):
+            yield dict(zip(study.grid, values, strict=True))
+    yield from study.points
+
+
+def _resolved(study: Study, condition: dict[str, Value]) -> dict[str, Value]:
+    config = TrialConfig(**study.fixed | condition)  # type: ignore[arg-type]
+    return {knob: getattr(config, knob) for knob in study.knobs}
+
+
+def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
+    return bool(baseline) and all(arm.get(knob) == value for knob, value in baseline.items())
 
 
 def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
     for key in tables:
         if key not in _TABLES:
             yield Problem(key, tables[key], f"unknown table; {_did_you_mean(key, _TABLES)}")
-    for name in _TABLES:
+    for name in ("study", "trial", "grid"):
         if not isinstance(tables.get(name, {}), dict):
             yield Problem(name, tables[name], f"must be a table: write [{name}] on its own line")
             tables = tables | {name: {}}
+    points = tables.get("points", [])
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        yield Problem("points", points, "must be tables: write [[points]] before each of them")
+        points = []
 
-    header, fixed, grid = (tables.get(name, {}) for name in _TABLES)
+    header, fixed, grid = (tables.get(name, {}) for name in ("study", "trial", "grid"))
     yield from _table_problems("study", header, StudyTable)
     for key, field in StudyTable.model_fields.items():
         if field.is_required() and key not in header:
@@ -130,12 +179,15 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(
                 f"trial.{key}", fixed[key], f"also varied in [grid]; keep {key} in one of the two"
             )
-    for name, table in (("trial", fixed), ("grid", grid)):
+    for index, point in enumerate(points):
+        yield from _table_problems(f"points[{index}]", point, TrialConfig)
+    named = ((f"points[{index}]", point) for index, point in enumerate(points))
+    for name, table in (("trial", fixed), ("grid", grid), *named):
         if "seed" in table:
             yield Problem(f"{name}.seed", table["seed"], "seeds belong in [study]: seeds = [..]")
     axes = [values for values in grid.values() if isinstance(values, list)]
     seeds = header.get("seeds")
-    count = prod(map(len, axes)) * (len(seeds) if isinstance(seeds, list) else 1)
+    count = (prod(map(len, axes)) + len(points)) * (len(seeds) if isinstance(seeds, list) else 1)
     if count > MAX_TRIALS:
         yield Problem("grid", f"{count} trials", f"is more than {MAX_TRIALS}; vary fewer values")
 
@@ -166,15 +218,29 @@ def _axis_problems(key: str, values: Any) -> Iterator[Problem]:
 def _misfits(study: Study) -> Iterator[Problem]:
     """Yield why knobs do not fit each other, each reason with its first condition."""
     seen = set()
-    for condition in conditions(study.grid):
+    for condition in _conditions(study):
         try:
-            TrialConfig(**study.fixed, **condition)  # type: ignore[arg-type]
+            TrialConfig(**study.fixed | condition)  # type: ignore[arg-type]
         except ValidationError as error:
             for detail in error.errors():
                 rule = str(detail["msg"]).removeprefix("Value error, ")
                 if rule not in seen:
                     yield Problem("grid" if condition else "trial", condition or study.fixed, rule)
                 seen.add(rule)
+
+
+def _arm_problems(study: Study) -> Iterator[Problem]:
+    """Yield conditions that are there twice, and a baseline that is not one of them."""
+    found = arms(study)
+    if _repeats(found):
+        twice = next(arm for index, arm in enumerate(found) if arm in found[:index])
+        yield Problem("points", twice, "is there twice; name each condition once")
+    if study.baseline:
+        meant = sum(_agrees(arm, study.baseline) for arm in found)
+        if meant != 1:
+            how_many = "no condition" if meant == 0 else f"{meant} conditions"
+            way_out = f"name one value each of {', '.join(study.knobs)}"
+            yield Problem("study.baseline", study.baseline, f"fits {how_many}; {way_out}")
 
 
 @cache

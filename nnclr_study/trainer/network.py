@@ -12,6 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.runtime import autocast
 
+PIXELS_AT_A_TIME = 2**18
+"""Of the images that an encoder without batch norm takes together on a CPU."""
+
 
 class Embedded(NamedTuple):
     """What a network makes of two views of b images: (2, b, D) each."""
@@ -38,7 +41,7 @@ class Network(nn.Module):
     def forward(self, view1_BCHW: Tensor, view2_BCHW: Tensor) -> Embedded:
         """Embed two views; batch norm, in training, sees them as one batch."""
         with autocast(self._config.precision, view1_BCHW.device):
-            features = self._encode(torch.cat([view1_BCHW, view2_BCHW]))
+            features = self._features(torch.cat([view1_BCHW, view2_BCHW]))
             projected = self.head(features)
             predicted = self.predictor(projected)
         # Outside, all is in the precision of the images again.
@@ -47,6 +50,17 @@ class Network(nn.Module):
         )
         both = features, F.normalize(projected), F.normalize(predicted)
         return Embedded._make(rows.unflatten(0, (2, -1)) for rows in both)
+
+    def _features(self, images_BCHW: Tensor) -> Tensor:
+        """Encode images, on the CPU a few at a time where each image is encoded by itself.
+
+        The sums are the same, and what a layer puts down for the next stays small: blocks that
+        malloc has at hand, where those of a whole batch would be faulted in anew.
+        """
+        if images_BCHW.is_cuda or self._config.compile or _batch_norms(self.encoder):
+            return self._encode(images_BCHW)  # type: ignore[no-any-return]
+        few = max(PIXELS_AT_A_TIME // images_BCHW[0, 0].numel(), 1)
+        return torch.cat([self.encoder(part) for part in torch.split(images_BCHW, few)])
 
 
 def embed(
@@ -85,7 +99,7 @@ def embed(
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
     """Keep batch norm's running statistics as they are, so that a batch enters them once."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = _batch_norms(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -94,3 +108,7 @@ def _statistics_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -6,7 +6,7 @@ import pytest
 
 from nnclr_study.errors import StudyFileError
 from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.spec import conditions, load_study, parse_study
+from nnclr_study.study.spec import arms, load_study, parse_study
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
 
@@ -55,13 +55,61 @@ def test_a_good_file_is_read_whole():
 
 
 def test_conditions_are_the_full_product_in_file_order():
-    assert list(conditions({"a": [2, 1], "b": [0.5, 0.25]})) == [
-        {"a": 2, "b": 0.5},
-        {"a": 2, "b": 0.25},
-        {"a": 1, "b": 0.5},
-        {"a": 1, "b": 0.25},
+    study = parse_study(GOOD, "good.toml")
+    assert arms(study) == [
+        {"queue_size": size, "temperature": temperature}
+        for size in (0, 40, 100)
+        for temperature in (0.1, 1)
     ]
-    assert list(conditions({})) == [{}]
+    assert arms(parse_study(GOOD.split("[grid]")[0], "good.toml")) == [{}]
+
+
+POINTS = """
+[[points]]
+temperature = 0.2
+[[points]]
+queue_size = 100
+width = 16
+"""
+
+
+def test_points_stand_after_the_grid_and_take_the_rest_from_trial():
+    study = parse_study(
+        GOOD.replace("= 8", "= 8\nqueue_size = 80", 1).split("[grid]")[0] + POINTS, ""
+    )
+    assert study.knobs == ["temperature", "queue_size", "width"]
+    assert arms(study) == [
+        {"temperature": 0.2, "queue_size": 80, "width": 128},
+        {"temperature": 0.1, "queue_size": 100, "width": 16},
+    ]
+    with_grid = arms(parse_study(GOOD + POINTS, ""))
+    assert len(with_grid) == 3 * 2 + 2
+    assert with_grid[0] == {"queue_size": 0, "temperature": 0.1, "width": 128}
+    assert with_grid[-1] == {"queue_size": 100, "temperature": 0.1, "width": 16}
+
+
+def test_the_baseline_comes_first_and_the_others_stay_in_order():
+    text = GOOD.replace("seeds", "baseline = { queue_size = 40, temperature = 1 }\nseeds")
+    before, after = arms(parse_study(GOOD, "")), arms(parse_study(text, ""))
+    assert after[0] == {"queue_size": 40, "temperature": 1}
+    assert after[1:] == [arm for arm in before if arm != after[0]]
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "key", "says"),
+    [
+        ("baseline = { queue_size = 40 }", "", "study.baseline", "fits 2 conditions; name one"),
+        ("baseline = { queue_size = 7 }", "", "study.baseline", "fits no condition"),
+        ("margin_points = 0", "", "study.margin_points", "greater than 0"),
+        ("", "[[points]]\nqueue_size = 40\n", "points", "is there twice"),
+        ("", "[[points]]\nqueu_size = 40\n", "points[0].queu_size", 'did you mean "queue_size"'),
+        ("", "[[points]]\nseed = 4\n", "points[0].seed", "seeds belong in [study]"),
+        ("", "[points]\nqueue_size = 40\n", "points", "write [[points]] before each"),
+    ],
+)
+def test_a_bad_point_or_baseline_is_refused_with_the_way_out(head, tail, key, says):
+    found, _ = problems(GOOD.replace("seeds", f"{head}\nseeds") + tail)
+    assert says in found[key]
 
 
 def test_every_problem_is_named_at_once():
