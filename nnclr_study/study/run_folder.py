@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, TrialRow
-from nnclr_study.study.spec import Study, load_study
+from nnclr_study.study.spec import Study, incomparable, load_study
 
 Row = TypeVar("Row", EpochRow, TrialRow, EvaluationRow, Session)
 
@@ -63,7 +63,21 @@ class RunFolder:
         return cls(path)
 
     def keep(self, study: Study) -> Self:
-        """Make this the record of a study file; its writer's alone, like all that writes."""
+        """Make this the record of a study file; its writer's alone, like all that writes.
+
+        Seeds and conditions may change from call to call, not what all trials share.
+
+        Raises:
+            RunFolderError: trials that finished could not stand beside the new ones.
+        """
+        if self.study_file.is_file() and (differences := incomparable(self.study(), study)):
+            finished = sum(row.status == "finished" for row in self.trials().values())
+            if finished:
+                raise RunFolderError(
+                    f"{self.path} holds {finished} finished trial(s) that the study file's new "
+                    f"ones could not be compared with: {'; '.join(differences)}; give the study "
+                    f"another name, or take the change back ({self.study_file} is the old file)"
+                )
         with _writing(self.path):
             write_whole(self.study_file, study.text)
         return self

@@ -135,6 +135,38 @@ def arms(study: Study) -> list[dict[str, Value]]:
     return found
 
 
+def incomparable(old: Study, new: Study) -> list[str]:
+    """Return why trials of two study files cannot stand in one table; none: they can.
+
+    They may differ in seeds, in conditions, and in all that is said about them.
+    """
+    if set(old.knobs) != set(new.knobs):
+        return [f"it varied {_listed(old.knobs)}, and now {_listed(new.knobs)}"]
+    before, after = old.fixed, new.fixed
+    knobs = (knob for knob in TrialConfig.model_fields if knob not in new.knobs)
+    return [
+        f"{knob} was {_shown(knob, before)}, and is now {_shown(knob, after)}"
+        for knob in knobs
+        if _set_to(knob, before) != _set_to(knob, after)
+    ]
+
+
+def _listed(knobs: list[str]) -> str:
+    return ", ".join(knobs) or "nothing"
+
+
+def _set_to(knob: str, fixed: Mapping[str, Value]) -> Value:
+    """Return a knob's value; one that follows other knobs, and is not set, has none."""
+    field = TrialConfig.model_fields[knob]
+    value: Value = fixed.get(knob, None if field.default_factory else field.default)
+    return value
+
+
+def _shown(knob: str, fixed: Mapping[str, Value]) -> str:
+    value = _set_to(knob, fixed)
+    return repr(value) if value is not None else "left out"
+
+
 def _conditions(study: Study) -> Iterator[dict[str, Value]]:
     if study.grid or not study.points:
         for values in product(*study.grid.values()):

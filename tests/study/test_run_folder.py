@@ -151,3 +151,36 @@ def test_evaluations_come_back_by_trial_protocol_and_epoch(folder):
         folder.append_evaluation(row)
     assert list(folder.evaluations().values()) == rows
     assert folder.evaluations()[trial.id, "knn", 2] == rows[1]
+
+
+def test_a_finished_study_takes_more_seeds_and_conditions(folder):
+    folder.append_trial(ended(plan_trials(folder.study())[0]))
+    more = GOOD.replace("[1, 2]", "[2, 1, 3]").replace("[0, 40, 100]", "[0, 200]")
+    more = more.replace("seeds", 'question = "More?"\nbaseline = { queue_size = 200 }\nseeds', 1)
+    more = more.replace("temperature = [0.1, 1]", "temperature = [0.1]")
+    assert folder.keep(parse_study(more, "good.toml")).study().text == more
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("batch_size = 32\n", "batch_size = 24\n", "batch_size was 32, and is now 24"),
+        ('dataset = "digits"', 'dataset = "digits"\nwidth = 16', "width was left out, and is now"),
+        ("temperature = [0.1, 1]", "", "it varied queue_size, temperature, and now queue_size"),
+    ],
+)
+def test_a_finished_study_refuses_what_would_make_its_rows_incomparable(
+    folder, before, after, says
+):
+    changed = parse_study(GOOD.replace(before, after, 1), "good.toml")
+    trial = plan_trials(folder.study())[0]
+    folder.append_trial(ended(trial))
+    with pytest.raises(RunFolderError, match=says):
+        folder.keep(changed)
+    assert folder.study().text == GOOD
+
+
+def test_a_study_in_which_nothing_finished_may_change_altogether(folder):
+    folder.append_trial(ended(plan_trials(folder.study())[0], "failed"))
+    changed = GOOD.replace("batch_size = 32", "batch_size = 24", 1)
+    assert folder.keep(parse_study(changed, "good.toml")).study().text == changed
