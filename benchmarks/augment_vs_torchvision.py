@@ -2,34 +2,34 @@
 
 Run with: python benchmarks/augment_vs_torchvision.py
 
-Last result, 2026-11-24: AMD EPYC (2 cores of a virtual machine, 1 thread, other work beside it),
-torch 2.14.1, torchvision 0.29.1, Python 3.11.7; median of 9 rounds in alternation.
+Last result, 2026-11-24: AMD EPYC with AVX-512 (2 cores of a virtual machine, 1 thread), torch
+2.14.1, torchvision 0.29.1, Python 3.11.7; median of 7 rounds in alternation.
 
     recipe       side   batched   per sample   ratio
-    brightness  32 px     25 ms       114 ms    4.5x
-    brightness  96 px    275 ms       216 ms    0.8x
-    simclr      32 px     49 ms       381 ms    7.8x
-    simclr      96 px    674 ms       824 ms    1.2x
+    brightness  32 px      9 ms        91 ms    9.9x
+    brightness  96 px    116 ms       128 ms    1.1x
+    simclr      32 px     30 ms       327 ms   11.0x
+    simclr      96 px    392 ms       661 ms    1.7x
 
-At 96 px the batched products, dense in a side of 96, cost a CPU as much as torchvision's calls:
-there the batch pays on a card only, which has not been measured here.
+At 96 px the batched products, dense in a side of 96, cost a CPU nearly as much as torchvision's
+calls: there the batch pays on a card only, which has not been measured here.
 """
 
 import argparse
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
 import torchvision
+from common import machine
 from torch import Tensor
 from torchvision.transforms import v2
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.augment import Recipe, apply, draw
+from nnclr_study.trainer.runtime import settle
+from nnclr_study.trainer.world import CPU
 
 
 def shifted(most: float) -> v2.Lambda:
@@ -71,14 +71,6 @@ def seconds(work: Callable[[], Tensor]) -> float:
     return perf_counter() - started
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Measure both in alternation and print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -86,13 +78,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for both")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    settle(CPU, "float32", args.threads)
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     print(
-        f"{processor()}, {args.threads} thread(s), torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, Python {platform.python_version()}, "
-        f"{datetime.now(UTC):%Y-%m-%d}; {args.images} images, median of {args.rounds}"
+        f"{machine()}, torchvision {torchvision.__version__}; "
+        f"{args.images} images, median of {args.rounds}"
     )
     print("recipe       side   batched   per sample   ratio")
     for name in ("brightness", "simclr"):

@@ -5,16 +5,24 @@ Run with: python benchmarks/floor.py
 Operations are those of the products and convolutions of one real step (torch's FlopCounterMode);
 the peak is that of a large matrix product in the same precision, measured between the steps.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
-2 threads), torch 2.14.1, Python
-3.11.7; median of 2 rounds in alternation. AMX multiplies bf16 five times faster than float32, so
-that a bf16 step waits for memory: a profile shows most of it in the convolutions' backward pass
-and that of the first ReLUs. The target of 75 % at 96 px is not met.
+Last results, 2026-11-24, 2 cores of a virtual machine, 2 threads, torch 2.14.1, Python 3.11.7,
+median of 3 rounds in alternation. Intel Xeon with AMX, which multiplies bf16 five times faster
+than float32, so that a bf16 step waits for memory:
 
-     32 px  float32      62 GFLOP  peak    431 GFLOP/s  floor  0.145 s  step  0.308 s   47%
-     32 px  bf16         62 GFLOP  peak   2071 GFLOP/s  floor  0.030 s  step  0.219 s   14%
-     96 px  float32     682 GFLOP  peak    424 GFLOP/s  floor  1.609 s  step  6.037 s   27%
-     96 px  bf16        682 GFLOP  peak   2280 GFLOP/s  floor  0.299 s  step  1.664 s   18%
+     32 px  float32      62 GFLOP  peak    433 GFLOP/s  floor  0.144 s  step  0.298 s   48%
+     32 px  bf16         62 GFLOP  peak   2392 GFLOP/s  floor  0.026 s  step  0.171 s   15%
+     96 px  float32     682 GFLOP  peak    434 GFLOP/s  floor  1.573 s  step  2.665 s   59%
+     96 px  bf16        682 GFLOP  peak   2360 GFLOP/s  floor  0.289 s  step  0.945 s   31%
+
+AMD EPYC with AVX-512 (bf16 and VNNI):
+
+     32 px  float32      62 GFLOP  peak    180 GFLOP/s  floor  0.348 s  step  0.497 s   70%
+     32 px  bf16         62 GFLOP  peak    420 GFLOP/s  floor  0.149 s  step  0.298 s   50%
+     96 px  float32     682 GFLOP  peak    165 GFLOP/s  floor  4.125 s  step  4.989 s   83%
+     96 px  bf16        682 GFLOP  peak    410 GFLOP/s  floor  1.662 s  step  2.380 s   70%
+
+The target of 75 % of the bf16 peak at 96 px is not met. On AMX it cannot be with these kernels:
+the library's convolutions alone, called as the step calls them, leave 47 %.
 """
 
 import argparse

@@ -5,18 +5,17 @@ Run with: python benchmarks/input_wait.py
 Synthetic images, prepared as any data set is; the default batch of 525. Cold: the system is told
 to forget the files before the epoch.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
-1 thread), torch 2.14.1, Python
-3.11.7; 10 steps in bf16. "Cold" asks the system to forget, which it may decline.
+Last result, 2026-11-24: AMD EPYC with AVX-512 (2 cores of a virtual machine, 1 thread), torch
+2.14.1, Python 3.11.7; steps in bf16. "Cold" asks the system to forget, which it may decline.
 
-     32 px  mapped    warm  waited    5.9 ms of   3.31 s: 0.18%
-     32 px  mapped    cold  waited    5.5 ms of   3.17 s: 0.17%
-     32 px  streamed  warm  waited   24.4 ms of   3.19 s: 0.77%
-     32 px  streamed  cold  waited   17.5 ms of   3.13 s: 0.56%
-     96 px  mapped    warm  waited   39.4 ms of  28.82 s: 0.14%
-     96 px  mapped    cold  waited   35.7 ms of  29.56 s: 0.12%
-     96 px  streamed  warm  waited  164.1 ms of  30.77 s: 0.53%
-     96 px  streamed  cold  waited   52.5 ms of  27.75 s: 0.19%
+     32 px  mapped    warm  waited   14.2 ms of  11.12 s: 0.13%
+     32 px  mapped    cold  waited   10.0 ms of  10.69 s: 0.09%
+     32 px  streamed  warm  waited   90.3 ms of  11.30 s: 0.80%
+     32 px  streamed  cold  waited   26.0 ms of  10.95 s: 0.24%
+     96 px  mapped    warm  waited   54.7 ms of  92.50 s: 0.06%
+     96 px  mapped    cold  waited   47.3 ms of  90.36 s: 0.05%
+     96 px  streamed  warm  waited  299.5 ms of  95.56 s: 0.31%
+     96 px  streamed  cold  waited   62.1 ms of  91.42 s: 0.07%
 """
 
 import argparse

@@ -5,21 +5,22 @@ Run with: python benchmarks/lookup_scaling.py
 In chunks as `SupportSet.nearest` does it, and all at once; scratch is what is allocated beyond
 the queue at the worst moment of a look-up.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
-1 thread), torch 2.14.1, Python
-3.11.7; median of 3. At 98,304 rows of 128 in bf16 that is 4.6 % of the 96 px step of 2.9 s on one
-thread (step_vs_lightly.py).
+Last result, 2026-11-24: AMD EPYC with AVX-512 (2 cores of a virtual machine, 1 thread), torch
+2.14.1, Python 3.11.7; median of 5. At 98,304 rows of 128 in bf16 that is 4.6 % of a 96 px step of
+5.2 s with a queue of 10,000 (step_vs_lightly.py) and the look-up's difference. On an Intel Xeon
+with AMX it took 132 ms: 5.5 % of 2.3 s.
 
    rows   dim  precision   in chunks   scratch   at once   scratch
-  1,024   128  float32        1.9 ms      4 MB       1.9 ms      4 MB
- 10,000   128  float32       21.3 ms     17 MB      20.6 ms     42 MB
- 10,000   128  bf16          11.3 ms     10 MB      13.0 ms     24 MB
- 98,304   128  float32      268.1 ms     17 MB     319.6 ms    413 MB
- 98,304   128  bf16         132.2 ms     10 MB     188.2 ms    233 MB
-131,072   128  float32      382.2 ms     17 MB     431.9 ms    551 MB
-131,072   128  bf16         170.5 ms     10 MB     249.8 ms    310 MB
- 98,304   256  float32      361.3 ms     17 MB     404.2 ms    413 MB
- 98,304   256  bf16         148.9 ms     12 MB     208.2 ms    259 MB
+  1,024   128  float32        4.3 ms      4 MB       4.4 ms      4 MB
+ 10,000   128  float32       41.3 ms     17 MB      39.3 ms     42 MB
+ 10,000   128  bf16          25.1 ms     10 MB      24.7 ms     24 MB
+ 98,304   128  float32      408.5 ms     17 MB     464.5 ms    413 MB
+ 98,304   128  bf16         254.1 ms     10 MB     248.0 ms    232 MB
+131,072   128  float32      572.2 ms     17 MB     687.1 ms    551 MB
+131,072   128  bf16         457.9 ms     10 MB     436.7 ms    309 MB
+ 98,304   256  float32      746.6 ms     17 MB     888.9 ms    413 MB
+ 98,304   256  bf16         369.4 ms     11 MB     373.7 ms    257 MB
+ 98,304   512  bf16         673.8 ms     14 MB     698.6 ms    308 MB
 """
 
 import argparse

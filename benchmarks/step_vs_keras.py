@@ -6,20 +6,19 @@ PYTHON is an interpreter with TensorFlow (`pip install tensorflow-cpu` in an env
 own, or `pip install -e '.[keras]'` here, its default). The other side is benchmarks/keras_step.py,
 checked against the recorded steps of tests/trainer/golden before it is timed.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
-2 threads), torch 2.14.1,
-TensorFlow 2.21.0, Keras 3.15.1, Python 3.11.7; median of 3 rounds in alternation; the other side
-agreed with the recorded steps to 1.2e-06.
+Last results, 2026-11-24, 2 cores of a virtual machine, 2 threads, torch 2.14.1, TensorFlow
+2.21.0, Keras 3.15.1, Python 3.11.7; median of 7 rounds in alternation; the other side agreed with
+the recorded steps to 4.8e-07. AMD EPYC with AVX-512:
 
-     32 px  keras      0.315 s   1.00x
-     32 px  float32    0.312 s   1.01x
-     32 px  bf16       0.169 s   1.86x
-     96 px  keras      2.800 s   1.00x
-     96 px  float32    8.061 s   0.35x
-     96 px  bf16       1.424 s   1.97x
+     32 px  keras      0.481 s   1.00x
+     32 px  float32    0.489 s   0.98x
+     32 px  bf16       0.291 s   1.65x
+     96 px  keras      4.474 s   1.00x
+     96 px  float32    4.874 s   0.92x
+     96 px  bf16       2.515 s   1.78x
 
-In float32 at 96 px we are slower here, and it swings (5.1 to 9.4 s in one hour). The plain layout
-took 4.1 s where channels_last took 5.1: to be looked into.
+On an Intel Xeon with AMX, in float32, the step took 2.67 s (floor.py) where Keras had taken 2.80 s
+an hour before; the two have not been measured side by side there since.
 """
 
 import argparse

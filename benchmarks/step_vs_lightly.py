@@ -6,16 +6,26 @@ The other side is put together as lightly's own NNCLR example does it: SimCLRTra
 image, projection and prediction head, NNMemoryBankModule and NTXentLoss; ours has the recipe
 "simclr" and a prediction head. Both take 525 images of two views with a queue of 10,000.
 
-Last result, 2026-11-24: Intel Xeon with AMX (2 cores of a virtual machine,
-1 thread), torch 2.14.1, lightly
-1.6.0, Python 3.11.7; median of 2 rounds in alternation. The target of 4x is not met.
+Last results, 2026-11-24, 2 cores of a virtual machine, 1 thread, torch 2.14.1, lightly 1.6.0,
+Python 3.11.7, light work beside them. Intel Xeon with AMX, median of 3 rounds in alternation:
 
-     32 px  lightly    1.139 s   1.00x
-     32 px  float32    0.660 s   1.72x
-     32 px  bf16       0.355 s   3.21x
-     96 px  lightly    9.253 s   1.00x
-     96 px  float32   14.311 s   0.65x
-     96 px  bf16       2.900 s   3.19x
+     32 px  lightly    1.120 s   1.00x
+     32 px  float32    0.602 s   1.86x
+     32 px  bf16       0.329 s   3.40x
+     96 px  lightly   10.713 s   1.00x
+     96 px  float32    5.377 s   1.99x
+     96 px  bf16       2.271 s   4.72x
+
+AMD EPYC with AVX-512, median of 7:
+
+     32 px  lightly    1.671 s   1.00x
+     32 px  float32    0.949 s   1.76x
+     32 px  bf16       0.618 s   2.70x
+     96 px  lightly   17.747 s   1.00x
+     96 px  float32    9.149 s   1.94x
+     96 px  bf16       5.242 s   3.39x
+
+The target of 4x is met at 96 px with AMX alone.
 """
 
 import argparse
