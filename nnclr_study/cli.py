@@ -82,6 +82,10 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also run trials that failed before")
     ] = False,
+    optuna_storage: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL; default: the file optuna.journal in the run folder"),
+    ] = None,
 ) -> None:
     """Run the trials of a study that have not ended, then build its report.
 
@@ -89,38 +93,43 @@ def run(
 
     Example: nnclr-study run search_spaces/quickstart.toml
     """
-    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.budget import spent_by
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
-    trials = plan_trials(study)
     folder = RunFolder.create(storage / study.name)
     with folder.lock():
         folder.keep(study)
         before = folder.trials()
-        kept = {"finished"} if retry_failed else {"finished", "failed"}
-        todo = [t for t in trials if t.id not in before or before[t.id].status not in kept]
-        if todo:
-            from nnclr_study.sweep.engine import run_trials
+        todo = [
+            trial
+            for trial in folder.planned(study)
+            if trial.id not in before or (retry_failed and before[trial.id].status == "failed")
+        ]
+        over = spent_by(folder, study, retry_failed).exhausts(study.budget)
+        going = bool(todo or study.search) and over is None
+        if going:
+            from nnclr_study.sweep.engine import How, run_study
             from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
-            run_trials(study, todo, folder, demand, data, address, out)
-        ended = folder.trials()
-        failed = sum(ended[trial.id].status == "failed" for trial in trials)
-        if not todo:
-            finished = len(trials) - failed
-            out.print(f"all {len(trials)} trials have ended: {finished} finished, {failed} failed")
+            run_study(study, folder, todo, How(demand, data, address, optuna_storage), out)
+        known, ended = folder.planned(study), folder.trials()
+        counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
+        if not going:
+            said = ", ".join(f"{counts[kind]} {kind}" for kind in ("finished", "failed"))
+            whole = f"all {len(known)} trials have ended: {said}"
+            out.print(over if (over is not None and len(ended) < len(known)) or over else whole)
         page = folder.report / "index.html"
-        if todo or not page.exists():
+        if going or not page.exists():
             from nnclr_study.report.page import build_report
 
             out.print(f"\n{build_report(folder.path).answer}")
         out.print(f"report: {page}")
-    if failed:
-        out.print(f"{failed} failed; --retry-failed runs them again")
+    if counts["failed"]:
+        out.print(f"{counts['failed']} failed; --retry-failed runs them again")
         raise typer.Exit(1)
 
 
@@ -133,14 +142,16 @@ def status(
 
     Example: nnclr-study status runs/quickstart
     """
-    from nnclr_study.study.plan import condition_label, plan_trials
+    from nnclr_study.study.budget import spent_by
+    from nnclr_study.study.plan import condition_label
     from nnclr_study.study.progress import progress
     from nnclr_study.study.run_folder import RunFolder
 
     folder = RunFolder.open(run_folder)
     study, ended = folder.study(), folder.trials()
-    cells = progress(plan_trials(study), ended, folder.epochs(), folder.is_locked())
+    cells = progress(folder.planned(study), ended, folder.epochs(), folder.is_locked())
     counts = Counter(cell.status for cell in cells)
+    over = spent_by(folder, study).exhausts(study.budget)
     if as_json:
         rows = [
             {
@@ -152,7 +163,7 @@ def status(
             }
             for cell in cells
         ]
-        _print_json({"study": study.name, "counts": counts, "trials": rows})
+        _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
         return
     table = Table(box=None, pad_edge=False)
     for name in ("condition", "seed", "status", "epochs"):
@@ -168,6 +179,8 @@ def status(
             out.print(f"{cell.trial.id}: {ended[cell.trial.id].error}")
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
+    if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
+        out.print(over)
 
 
 @app.command()
@@ -245,12 +258,11 @@ def evaluate(
     from datetime import UTC, datetime
     from time import monotonic
 
-    from nnclr_study.study.plan import plan_trials
     from nnclr_study.study.rows import EvaluationRow
     from nnclr_study.study.run_folder import RunFolder
 
     folder = RunFolder.open(run_folder)
-    known = [planned.id for planned in plan_trials(folder.study())]
+    known = [planned.id for planned in folder.planned()]
     found = [known_id for known_id in known if known_id.startswith(trial_id)]
     if len(found) != 1:
         wrong = "is the beginning of several" if found else "is no trial of this study"

@@ -26,9 +26,10 @@ def analyse(tables: Tables) -> dict[str, Any]:
         | _arm(tables.trials[tables.trials["arm"] == place])
         for place, condition in enumerate(tables.arms)
     ]
-    compared = _comparisons(tables.trials, len(arms), status["interim"])
-    for arm, comparison in zip(arms, [None, *compared], strict=True):
-        arm["vs_baseline"] = comparison
+    search = tables.study.search
+    compared = [] if search else _comparisons(tables.trials, len(arms), status["interim"])
+    for place, arm in enumerate(arms):
+        arm["vs_baseline"] = compared[place - 1] if compared and place else None
     best = _best(arms)
     return {
         "schema": SCHEMA,
@@ -38,6 +39,7 @@ def analyse(tables: Tables) -> dict[str, Any]:
             "datasets": tables.datasets,
             "knobs": tables.study.knobs,
             "seeds": tables.study.seeds,
+            "search": search.table.model_dump() if search else None,
         },
         "status": status,
         "comparisons": len(compared),
@@ -49,7 +51,7 @@ def analyse(tables: Tables) -> dict[str, Any]:
 
 
 def _status(trials: pd.DataFrame) -> dict[str, Any]:
-    states = ("finished", "failed", "running", "interrupted", "waiting")
+    states = ("finished", "stopped", "failed", "running", "interrupted", "waiting")
     counts = {state: int((trials["status"] == state).sum()) for state in states}
     left = counts["running"] + counts["interrupted"] + counts["waiting"]
     hours = float(trials["seconds"].sum()) / 3600

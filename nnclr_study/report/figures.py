@@ -6,16 +6,17 @@ A series is a condition without the first knob: one colour, dash and symbol each
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log10
+from math import ceil, log10
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from nnclr_study.report.intervals import t_interval
 from nnclr_study.report.look import MUTED, Look, empty_figure, look_of
 from nnclr_study.study.plan import condition_label, show_value
-from nnclr_study.study.spec import Value
+from nnclr_study.study.search import Value
 
 BAND = "1F"
 """Alpha of a band, appended to its colour."""
@@ -122,6 +123,58 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
     return figure
 
 
+def slices(trials: pd.DataFrame, knobs: Sequence[str]) -> go.Figure:
+    """Return val_probe_top1 of a search's finished trials by each searched knob."""
+    finished = trials.dropna(subset="val_probe_top1")
+    columns = min(2, len(knobs))
+    rows = ceil(len(knobs) / columns)
+    figure = make_subplots(
+        rows, columns, shared_yaxes=True, horizontal_spacing=0.04, vertical_spacing=0.28 / rows
+    )
+    figure.update_layout(empty_figure().layout)
+    for place, knob in enumerate(knobs):
+        shown = finished.dropna(subset=knob)
+        axis = _axis_of(shown[knob].tolist() or [None])
+        where = {"row": place // columns + 1, "col": place % columns + 1}
+        figure.add_scatter(
+            x=[axis.places[value] for value in shown[knob]],
+            y=[_percent(value) for value in shown["val_probe_top1"]],
+            mode="markers",
+            marker={"color": look_of(0).colour, "size": 8, "opacity": 0.55},
+            customdata=[show_value(value) for value in shown[knob]],
+            hovertemplate=f"{knob} %{{customdata}}: %{{y:.2f}} %<extra></extra>",
+            showlegend=False,
+            **where,
+        )
+        ticks = _few(axis)
+        figure.update_xaxes(
+            title={"text": f"{knob} (log scale)" if axis.log else knob},
+            tickvals=[axis.places[value] for value in ticks],
+            ticktext=[_shown(value) for value in ticks],
+            **where,
+        )
+    figure.update_layout(height=120 + 260 * rows)
+    return figure
+
+
+def search_curves(epochs: pd.DataFrame, best: int | None) -> go.Figure:
+    """Return val_probe_top1 by epoch of a search's trials, the best one (an arm) thick."""
+    figure = empty_figure()
+    look = look_of(0)
+    for arm, curve in epochs[epochs["status"] != "failed"].groupby("arm"):
+        figure.add_scatter(
+            x=curve["epoch"].tolist(),
+            y=[_percent(value) for value in curve["val_probe_top1"]],
+            mode="lines",
+            line={"width": 2.5 if arm == best else 1, "color": look.colour},
+            opacity=1.0 if arm == best else 0.4,
+            name=str(curve["trial_id"].iloc[0]),
+            hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
+        )
+    figure.update_layout(xaxis={"title": {"text": "epoch"}}, showlegend=False)
+    return figure
+
+
 @dataclass(frozen=True)
 class _Axis:
     """Where the tested values stand on a linear x axis, in its own units."""
@@ -153,6 +206,13 @@ def _axis_of(values: Sequence[Value | None]) -> _Axis:
     gap = (log10(positive[-1]) - log10(positive[0])) / (len(positive) - 1)
     zero = log10(positive[0]) - gap
     return _Axis({0: zero} | places, numeric=True, log=True, edge=zero + gap / 2)
+
+
+def _few(axis: _Axis) -> list[Value | None]:
+    """Return at most five of an axis's values to name, spread over it."""
+    ordered = sorted(axis.places, key=lambda value: axis.places[value])
+    last = min(len(ordered), 5) - 1
+    return [ordered[place * (len(ordered) - 1) // max(1, last)] for place in range(last + 1)]
 
 
 def _series(arms: Sequence[dict[str, Any]], knob: str) -> dict[str, list[int]]:

@@ -32,7 +32,7 @@ def find(analysis: dict[str, Any]) -> dict[str, Finding]:
     """Return every sentence of the page by its place."""
     return {
         "status": _status(analysis),
-        "answer": _answer(analysis),
+        "answer": _found(analysis) if analysis["study"]["search"] else _answer(analysis),
         "test": _test(analysis),
         "failed": _failed(analysis["status"]),
         "conditions": _conditions(analysis),
@@ -44,7 +44,7 @@ def find(analysis: dict[str, Any]) -> dict[str, Finding]:
 def _status(analysis: dict[str, Any]) -> Finding:
     status = analysis["status"]
     text = f"{status['finished']} of {status['planned']} trials finished"
-    states = ("failed", "running", "interrupted", "waiting")
+    states = ("stopped", "failed", "running", "interrupted", "waiting")
     text += "".join(f", {status[state]} {state}" for state in states if status[state])
     return Finding(f"{text}; {duration(3600 * status['hours'])} of trial time.", numbers=status)
 
@@ -74,6 +74,22 @@ def _answer(analysis: dict[str, Any]) -> Finding:
     other, difference = _rival(analysis)
     tail, level = _compared(other, difference, analysis["comparisons"], status["interim"])
     return Finding(_opened(text + tail, status), level, {"arm": arm, "other": other} | difference)
+
+
+def _found(analysis: dict[str, Any]) -> Finding:
+    """Return what a search found, and that it is no result yet."""
+    status, arms, best = analysis["status"], analysis["arms"], analysis["best"]
+    if best is None:
+        return Finding(f"None of {status['planned']} trials has finished: nothing found yet.")
+    arm, finished = arms[best["arm"]], status["finished"]
+    top1 = percent(arm["val_probe_top1"]["mean"])
+    text = (
+        f"Exploratory: {arm['label']} has the highest val_probe_top1, {top1}, of the {finished} "
+        f"{'trial that was' if finished == 1 else 'trials that were'} trained to the end. The "
+        "highest of many single seeds looks better than it is: `nnclr-study confirm` writes the "
+        "study that trains it and the baseline again with fresh seeds."
+    )
+    return Finding(_opened(text, status), "hint", {"arm": arm})
 
 
 def certainty(arm: dict[str, Any], split: str = "val_probe_top1") -> str:
@@ -160,6 +176,8 @@ def _failed(status: dict[str, Any]) -> Finding:
 
 
 def _conditions(analysis: dict[str, Any]) -> Finding:
+    if analysis["study"]["search"]:
+        return Finding("A search suggests conditions one by one: each stands among the trials.")
     baseline, *others = analysis["arms"]
     if not others:
         return Finding("One condition: nothing to compare.")
@@ -188,6 +206,8 @@ def _learning(analysis: dict[str, Any]) -> Finding:
     if analysis["best"] is None:
         return Finding("No trial has finished yet; single seeds appear as they go.")
     learning = analysis["learning"]
+    if analysis["study"]["search"]:
+        return Finding("A line a trial; the best is drawn thick. Stopped trials end early.")
     if learning is None:
         return Finding("Too few epochs to tell whether accuracy still rises.")
     change, decimals = learning["change"], significant(learning["change"])

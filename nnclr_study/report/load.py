@@ -4,11 +4,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.progress import progress
 from nnclr_study.study.rows import EpochRow, Session
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.spec import Study, Value, arms
+from nnclr_study.study.search import Value
+from nnclr_study.study.spec import Study, arms
+
+_COLUMNS = [
+    *("trial_id", "status", "seed", "arm"),
+    *("val_probe_top1", "test_probe_top1", "seconds", "epochs_done", "error", "host", "device"),
+]
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,25 @@ class Tables:
 def load(folder: RunFolder) -> Tables:
     """Read a run folder; rows of trials that are no longer in its plan are left out."""
     study = folder.study()
-    planned = plan_trials(study)
-    conditions = arms(study)
-    places = {tuple(arm.values()): place for place, arm in enumerate(conditions)}
+    planned = folder.planned(study)
+    if study.search is None:
+        conditions = arms(study)
+        found = {tuple(arm.values()): place for place, arm in enumerate(conditions)}
+        places = [found[tuple(trial.condition.values())] for trial in planned]
+    else:  # each suggestion stands for itself, even one that came twice
+        conditions = [trial.condition for trial in planned]
+        places = list(range(len(planned)))
     locked, ended, epochs = folder.is_locked(), folder.trials(), folder.epochs()
 
     trial_rows, epoch_rows = [], []
-    for each in progress(planned, ended, epochs, locked):
+    for each, place in zip(progress(planned, ended, epochs, locked), places, strict=True):
         trial, row = each.trial, ended.get(each.trial.id)
         rows = epochs.get(trial.id, [])
         who = {
             "trial_id": trial.id,
             "status": each.status,
             "seed": trial.config.seed,
-            "arm": places[tuple(trial.condition.values())],
+            "arm": place,
         }
         finished = row is not None and row.status == "finished"
         trial_rows.append(
@@ -65,9 +75,12 @@ def load(folder: RunFolder) -> Tables:
         )
         epoch_rows += [who | epoch.model_dump() for epoch in rows]
 
-    trials = pd.DataFrame(trial_rows)
+    columns = [*_COLUMNS[:4], *study.knobs, *_COLUMNS[4:]]
+    trials = pd.DataFrame(trial_rows, columns=columns, dtype=object)  # a whole knob stays whole
     for column in ("val_probe_top1", "test_probe_top1", "seconds"):
         trials[column] = trials[column].astype(float)
+    for column in ("seed", "arm", "epochs_done"):
+        trials[column] = trials[column].astype(int)
     columns = ["trial_id", "status", "seed", "arm", *EpochRow.model_fields]
     return Tables(
         study=study,

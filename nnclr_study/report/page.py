@@ -23,7 +23,14 @@ from nnclr_study.study.plan import condition_label, show_value
 from nnclr_study.study.run_folder import RunFolder, write_whole
 
 VERDICTS = {"better": "▲", "worse": "▼", "not resolved": "○", "depends on method": "◇"}
-STATES = {"finished": "✓", "failed": "✕", "running": "▸", "interrupted": "‖", "waiting": "·"}
+STATES = {
+    "finished": "✓",
+    "stopped": "◂",
+    "failed": "✕",
+    "running": "▸",
+    "interrupted": "‖",
+    "waiting": "·",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ def render(
         "base64": lambda text: base64.b64encode(text.encode()).decode(),
     }
     trials = tables.trials.astype(object)
+    if tables.study.search:
+        trials = trials.sort_values("val_probe_top1", ascending=False, kind="stable")
     return environment.get_template("template.html.j2").render(
         analysis=analysis,
         findings=findings,
@@ -107,12 +116,20 @@ def render(
 def _drawn(tables: Tables, analysis: dict[str, Any]) -> dict[str, Any]:
     """Return the figures that there is something to draw in, as Plotly's JSON."""
     drawn: dict[str, go.Figure] = {}
+    search, knobs = analysis["study"]["search"], analysis["study"]["knobs"]
     if analysis["status"]["finished"]:
-        drawn["dose_response"] = figures.dose_response(
-            tables.trials, analysis["arms"], analysis["study"]["knobs"]
+        drawn["dose_response"] = (
+            figures.slices(tables.trials, knobs)
+            if search
+            else figures.dose_response(tables.trials, analysis["arms"], knobs)
         )
     if (tables.epochs["status"] != "failed").any():
-        drawn["learning"] = figures.learning_curves(tables.epochs, analysis["arms"])
+        best = analysis["best"]["arm"] if analysis["best"] else None
+        drawn["learning"] = (
+            figures.search_curves(tables.epochs, best)
+            if search
+            else figures.learning_curves(tables.epochs, analysis["arms"])
+        )
     return {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
 
 

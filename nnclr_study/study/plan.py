@@ -1,9 +1,11 @@
 """From a study to its trials, each with an id that depends on nothing but its config."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.spec import Study, Value, arms
+from nnclr_study.study.search import Value
+from nnclr_study.study.spec import Study, arms
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,23 @@ class Trial:
 
 
 def plan_trials(study: Study) -> list[Trial]:
-    """Return every trial of a study, seed by seed.
+    """Return every trial of a grid, seed by seed.
 
     A seed's conditions stand together, so that an interrupted study holds complete blocks
     of paired trials rather than complete arms.
     """
     conditions = arms(study)
     return [_trial(study, condition, seed) for seed in study.seeds for condition in conditions]
+
+
+def suggested_trial(study: Study, number: int, params: Mapping[str, Value]) -> Trial:
+    """Return the trial of a search's suggestion, whose number is its place from 0.
+
+    Raises:
+        pydantic.ValidationError: the values do not fit each other.
+    """
+    config = TrialConfig(**{**study.fixed, **params, "seed": study.seeds[0]})  # type: ignore[arg-type]
+    return Trial(f"{number:04d}_{config.digest}", dict(params), config)
 
 
 def condition_label(condition: dict[str, Value]) -> str:
@@ -36,6 +48,8 @@ def show_value(value: Value) -> str:
     """Return a knob's value as a reader sees it: `2,500`, `0.1`, `digits`."""
     if value is None:
         return "none"
+    if isinstance(value, float) and len(repr(value)) > 8:
+        return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import EpochRow, TrialRow
 
-Status = Literal["finished", "failed", "running", "interrupted", "waiting"]
+Status = Literal["finished", "stopped", "failed", "running", "interrupted", "waiting"]
 
 
 @dataclass(frozen=True)

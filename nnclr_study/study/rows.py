@@ -61,7 +61,8 @@ class TrialRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_id: str
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "stopped"]
+    """Stopped: by a search's early stopping, before its last epoch."""
     seed: int
     config: dict[str, Any]
     epochs: int
@@ -70,12 +71,28 @@ class TrialRow(BaseModel):
     test_probe_top1: float | None
     seconds: float
     """Sum over the trial's epochs."""
+    gpu_seconds: float = 0.0
+    """Those seconds times the GPUs that it held."""
+    peak_memory_bytes: int | None = None
+    """The most that the first worker took: of its GPU's memory, or on a CPU its whole process."""
     error: str | None = None
     host: str | None = None
     device: str | None = None
     session: int
     """Which line of sessions.jsonl the trial ended in, from 0."""
     ended_at: datetime
+
+
+class Suggestion(BaseModel):
+    """A trial that a search began: what its sampler chose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_id: str
+    number: int = Field(ge=0)
+    """Its place in the search, from 0."""
+    params: dict[str, int | float | str | bool]
+    """The searched knobs that apply; the others are as in `[trial]`, or by default."""
 
 
 class EvaluationRow(BaseModel):

@@ -1,11 +1,14 @@
 """The run folder: rows appended by one writer, read by anybody.
 
 study.toml      the study file, word for word
+suggestions.jsonl  one line a trial that a search began
 sessions.jsonl  one line a call of `run`
 epochs.jsonl    one line an epoch of a trial
 trials.jsonl    one line a trial that ended; the last line of a trial counts
 evaluations.jsonl  one line a protocol of `evaluate`
 checkpoints/    one file a trial: its last epoch
+optuna.journal  every trial as optuna-dashboard shows it
+tensorboard/    every trial as TensorBoard shows it
 ray/            Ray's own files, of use to Ray alone
 report/         the page, built from the rows
 lock            held while a `run` or `evaluate` is at work
@@ -17,16 +20,18 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError
-from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, TrialRow
+from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
+from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import Study, incomparable, load_study
 
-Row = TypeVar("Row", EpochRow, TrialRow, EvaluationRow, Session)
+Row = TypeVar("Row", EpochRow, TrialRow, EvaluationRow, Session, Suggestion)
 
 
 class RunFolder:
@@ -43,6 +48,9 @@ class RunFolder:
         self.study_file = path / "study.toml"
         self.report = path / "report"
         self.ray = path / "ray"
+        self.checkpoints = path / "checkpoints"
+        self.optuna = path / "optuna.journal"
+        self.tensorboard = path / "tensorboard"
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -71,7 +79,7 @@ class RunFolder:
             RunFolderError: trials that finished could not stand beside the new ones.
         """
         if self.study_file.is_file() and (differences := incomparable(self.study(), study)):
-            finished = sum(row.status == "finished" for row in self.trials().values())
+            finished = sum(row.status != "failed" for row in self.trials().values())
             if finished:
                 raise RunFolderError(
                     f"{self.path} holds {finished} finished trial(s) that the study file's new "
@@ -86,9 +94,22 @@ class RunFolder:
         """Return the study that this folder records."""
         return load_study(self.study_file)
 
+    def planned(self, study: Study | None = None) -> list[Trial]:
+        """Return every trial known of: all of a grid's, and those that a search has begun.
+
+        `study` stands for the recorded one where that has been read already.
+        """
+        study = study or self.study()
+        if study.search is None:
+            return plan_trials(study)
+        trials = [
+            (row, suggested_trial(study, row.number, row.params)) for row in self.suggestions()
+        ]
+        return [replace(trial, id=row.trial_id) for row, trial in trials]
+
     def checkpoint(self, trial_id: str) -> Path:
         """Return the file that holds a trial's last epoch."""
-        return self.path / "checkpoints" / f"{trial_id}.safetensors"
+        return checkpoint_file(self.checkpoints, trial_id)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -125,6 +146,15 @@ class RunFolder:
         _append(self.path / "sessions.jsonl", session.model_dump(mode="json"))
         return len(self.sessions()) - 1
 
+    def append_suggestion(self, row: Suggestion) -> None:
+        """Record a trial of a search before it begins."""
+        _append(self.path / "suggestions.jsonl", row.model_dump())
+
+    def suggestions(self) -> list[Suggestion]:
+        """Return every trial that a search began, the first one first."""
+        lines = _lines(self.path / "suggestions.jsonl")
+        return [_checked(Suggestion, line, at) for at, line in lines]
+
     def append_epoch(self, trial_id: str, row: EpochRow) -> None:
         """Record one epoch of a trial."""
         _append(self.path / "epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
@@ -160,6 +190,11 @@ class RunFolder:
         """Return the last row of every trial that ended."""
         rows = [_checked(TrialRow, line, at) for at, line in _lines(self.path / "trials.jsonl")]
         return {row.trial_id: row for row in rows}
+
+
+def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
+    """Return the file of a folder of checkpoints that holds a trial's last epoch."""
+    return checkpoints / f"{trial_id}.safetensors"
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

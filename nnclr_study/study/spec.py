@@ -3,25 +3,20 @@
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.rules import broken_rule, did_you_mean, repeats, table_problems, valid
+from nnclr_study.study.search import Scalar, Search, Value, read_search, search_problems
 
 MAX_TRIALS = 100_000
-_TABLES = ["study", "trial", "grid", "points"]
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-
-Value = int | float | str | bool | None
-"""Of a knob; None stands for one that is left out, as `predictor_width`."""
+_TABLES = ["study", "budget", "trial", "grid", "search", "points"]
 
 
 class StudyTable(BaseModel):
@@ -39,7 +34,7 @@ class StudyTable(BaseModel):
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
         min_length=1, max_length=1_000, description="one trial a seed in every condition"
     )
-    baseline: dict[str, int | float | str | bool] = Field(
+    baseline: dict[str, Scalar] = Field(
         {},
         description="the condition that the others are compared with, as { queue_size = 0 }; "
         "default: the first one",
@@ -52,9 +47,22 @@ class StudyTable(BaseModel):
     )
 
 
+class BudgetTable(BaseModel):
+    """The `[budget]` table: what ends a study before its last trial. Running trials finish."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="begun, over all calls")
+    hours: float | None = Field(None, gt=0, description="of `run`, over all calls")
+    gpu_hours: float | None = Field(None, gt=0, description="of all GPUs together")
+    max_failures: int = Field(
+        10, ge=1, description="trials that fail with the same error and end the study"
+    )
+
+
 @dataclass(frozen=True)
 class Study:
-    """A declared study: every condition of `grid` and `points` times every seed."""
+    """A declared study: every condition of `grid` and `points` times every seed, or a search."""
 
     name: str
     question: str
@@ -64,17 +72,22 @@ class Study:
     grid: dict[str, list[Value]]
     """The `[grid]` table: varied knobs in file order, each with its values."""
     points: list[dict[str, Value]]
-    """The `[[points]]` tables: hand-picked conditions beside those of the grid."""
+    """The `[[points]]` tables: conditions beside a grid's, or those that a search tries first."""
     baseline: dict[str, Value]
     """Knobs of the declared baseline; empty: the first condition."""
     margin_points: float
     """The smallest difference of accuracy that matters, in percentage points."""
+    budget: BudgetTable
+    search: Search | None
+    """None: a grid, whose trials are all known in advance."""
     text: str
     """The file, word for word."""
 
     @property
     def knobs(self) -> list[str]:
         """The varied knobs in file order."""
+        if self.search:
+            return list(self.search.space)
         return list(
             dict.fromkeys([*self.grid, *(knob for point in self.points for knob in point)])
         )
@@ -116,18 +129,20 @@ def parse_study(text: str, path: Path | str) -> Study:
         points=tables.get("points", []),
         baseline=dict(header.baseline),
         margin_points=header.margin_points,
+        budget=BudgetTable(**tables.get("budget", {})),
+        search=read_search(tables["search"]) if "search" in tables else None,
         text=text,
     )
-    problems = list(_misfits(study)) or list(_arm_problems(study))
+    problems = list(_misfits(study)) or ([] if study.search else list(_arm_problems(study)))
     if problems:
         raise StudyFileError(path, problems)
     return study
 
 
 def arms(study: Study) -> list[dict[str, Value]]:
-    """Return every condition, each with all the varied knobs: the baseline, then in file order.
+    """Return every condition of a grid, with all its varied knobs: the baseline, then the others.
 
-    In file order come the full product of the grid, its last knob varying fastest, and the
+    They stand in file order: the full product of the grid, its last knob varying fastest, and the
     points. What a condition does not set is as in `[trial]`, or by default.
     """
     found = [_resolved(study, condition) for condition in _conditions(study)]
@@ -142,13 +157,29 @@ def incomparable(old: Study, new: Study) -> list[str]:
     """
     if set(old.knobs) != set(new.knobs):
         return [f"it varied {_listed(old.knobs)}, and now {_listed(new.knobs)}"]
+    if (old.search is None) != (new.search is None):
+        return [f"it was a {'grid' if old.search is None else 'search'}, and no longer is"]
     before, after = old.fixed, new.fixed
     knobs = (knob for knob in TrialConfig.model_fields if knob not in new.knobs)
-    return [
+    differences = _search_differences(old.search, new.search) if old.search and new.search else []
+    return differences + [
         f"{knob} was {_shown(knob, before)}, and is now {_shown(knob, after)}"
         for knob in knobs
         if _set_to(knob, before) != _set_to(knob, after)
     ]
+
+
+def _search_differences(old: Search, new: Search) -> list[str]:
+    """Return what Optuna could not take into one table; a range may change, choices may not."""
+    found = []
+    if old.table.objectives != new.table.objectives:
+        now = ", ".join(new.table.objectives)
+        found.append(f"the objective was {', '.join(old.table.objectives)}, and is now {now}")
+    for knob, axis in new.space.items():
+        was = old.space[knob]
+        if (was.choices, was.log) != (axis.choices, axis.log):
+            found.append(f"{knob} was searched in other choices, or on another scale")
+    return found
 
 
 def _listed(knobs: list[str]) -> str:
@@ -168,14 +199,14 @@ def _shown(knob: str, fixed: Mapping[str, Value]) -> str:
 
 
 def _conditions(study: Study) -> Iterator[dict[str, Value]]:
-    if study.grid or not study.points:
+    if study.search is None and (study.grid or not study.points):
         for values in product(*study.grid.values()):
             yield dict(zip(study.grid, values, strict=True))
     yield from study.points
 
 
-def _resolved(study: Study, condition: dict[str, Value]) -> dict[str, Value]:
-    config = TrialConfig(**study.fixed | condition)  # type: ignore[arg-type]
+def _resolved(study: Study, condition: Mapping[str, Value]) -> dict[str, Value]:
+    config = TrialConfig(**{**study.fixed, **condition})  # type: ignore[arg-type]
     return {knob: getattr(config, knob) for knob in study.knobs}
 
 
@@ -186,8 +217,8 @@ def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
 def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
     for key in tables:
         if key not in _TABLES:
-            yield Problem(key, tables[key], f"unknown table; {_did_you_mean(key, _TABLES)}")
-    for name in ("study", "trial", "grid"):
+            yield Problem(key, tables[key], f"unknown table; {did_you_mean(key, _TABLES)}")
+    for name in ("study", "budget", "trial", "grid", "search"):
         if not isinstance(tables.get(name, {}), dict):
             yield Problem(name, tables[name], f"must be a table: write [{name}] on its own line")
             tables = tables | {name: {}}
@@ -197,14 +228,12 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
         points = []
 
     header, fixed, grid = (tables.get(name, {}) for name in ("study", "trial", "grid"))
-    yield from _table_problems("study", header, StudyTable)
-    for key, field in StudyTable.model_fields.items():
-        if field.is_required() and key not in header:
-            yield Problem(f"study.{key}", None, f"missing; {_describe(StudyTable, key)}")
-    if _valid(StudyTable, "seeds", header.get("seeds")) and _repeats(header["seeds"]):
+    yield from table_problems("study", header, StudyTable)
+    yield from table_problems("budget", tables.get("budget", {}), BudgetTable)
+    if valid(StudyTable, "seeds", header.get("seeds")) and repeats(header["seeds"]):
         yield Problem("study.seeds", header["seeds"], "has a seed twice; name each seed once")
 
-    yield from _table_problems("trial", fixed, TrialConfig)
+    yield from table_problems("trial", fixed, TrialConfig)
     for key, values in grid.items():
         yield from _axis_problems(key, values)
         if key in fixed:
@@ -212,7 +241,20 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
                 f"trial.{key}", fixed[key], f"also varied in [grid]; keep {key} in one of the two"
             )
     for index, point in enumerate(points):
-        yield from _table_problems(f"points[{index}]", point, TrialConfig)
+        yield from table_problems(f"points[{index}]", point, TrialConfig)
+    if "search" in tables:
+        if "grid" in tables:
+            yield Problem("grid", list(grid), "does not go with [search]: write two studies")
+        search, budget = tables["search"], tables.get("budget", {})
+        yield from search_problems(search, fixed, header.get("seeds"), budget)
+        space = search.get("space", {})
+        for knob, value in header.get("baseline", {}).items():
+            if isinstance(space, dict) and knob not in space:
+                yield Problem(f"study.baseline.{knob}", value, "is not searched")
+        for index, point in enumerate(points):
+            for knob in point:
+                if isinstance(space, dict) and knob not in space:
+                    yield Problem(f"points[{index}].{knob}", point[knob], "is not searched")
     named = ((f"points[{index}]", point) for index, point in enumerate(points))
     for name, table in (("trial", fixed), ("grid", grid), *named):
         if "seed" in table:
@@ -224,26 +266,17 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("grid", f"{count} trials", f"is more than {MAX_TRIALS}; vary fewer values")
 
 
-def _table_problems(name: str, table: dict[str, Any], model: type[BaseModel]) -> Iterator[Problem]:
-    for key, value in table.items():
-        if key not in model.model_fields:
-            hint = _did_you_mean(key, list(model.model_fields))
-            yield Problem(f"{name}.{key}", value, f"unknown key; {hint}")
-        elif rule := _broken_rule(model, key, value):
-            yield Problem(f"{name}.{key}", value, rule)
-
-
 def _axis_problems(key: str, values: Any) -> Iterator[Problem]:
     if key not in TrialConfig.model_fields:
-        hint = _did_you_mean(key, list(TrialConfig.model_fields))
+        hint = did_you_mean(key, list(TrialConfig.model_fields))
         yield Problem(f"grid.{key}", values, f"unknown key; {hint}")
     elif not isinstance(values, list) or not values:
         yield Problem(f"grid.{key}", values, f"must be a list of values: {key} = [..]")
     else:
         for index, value in enumerate(values):
-            if rule := _broken_rule(TrialConfig, key, value):
+            if rule := broken_rule(TrialConfig, key, value):
                 yield Problem(f"grid.{key}[{index}]", value, rule)
-        if _repeats(values):
+        if repeats(values):
             yield Problem(f"grid.{key}", values, "has a value twice; name each value once")
 
 
@@ -252,7 +285,7 @@ def _misfits(study: Study) -> Iterator[Problem]:
     seen = set()
     for condition in _conditions(study):
         try:
-            TrialConfig(**study.fixed | condition)  # type: ignore[arg-type]
+            TrialConfig(**{**study.fixed, **condition})  # type: ignore[arg-type]
         except ValidationError as error:
             for detail in error.errors():
                 rule = str(detail["msg"]).removeprefix("Value error, ")
@@ -264,7 +297,7 @@ def _misfits(study: Study) -> Iterator[Problem]:
 def _arm_problems(study: Study) -> Iterator[Problem]:
     """Yield conditions that are there twice, and a baseline that is not one of them."""
     found = arms(study)
-    if _repeats(found):
+    if repeats(found):
         twice = next(arm for index, arm in enumerate(found) if arm in found[:index])
         yield Problem("points", twice, "is there twice; name each condition once")
     if study.baseline:
@@ -273,53 +306,3 @@ def _arm_problems(study: Study) -> Iterator[Problem]:
             how_many = "no condition" if meant == 0 else f"{meant} conditions"
             way_out = f"name one value each of {', '.join(study.knobs)}"
             yield Problem("study.baseline", study.baseline, f"fits {how_many}; {way_out}")
-
-
-@cache
-def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
-    field = model.model_fields[key]
-    kind: Any = field.annotation
-    return TypeAdapter(Annotated[kind, None, *field.metadata], config=_STRICT)
-
-
-def _valid(model: type[BaseModel], key: str, value: Any) -> bool:
-    return _broken_rule(model, key, value) is None
-
-
-def _broken_rule(model: type[BaseModel], key: str, value: Any) -> str | None:
-    """Return what is wrong with a value and the way out, or None."""
-    try:
-        _adapter(model, key).validate_python(value)
-    except ValidationError as error:
-        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
-        rule = rule.replace("Input should be", "must be")
-        rule = rule.replace("a valid integer", "a whole number").replace("valid", "")
-        return f"{rule[0].lower()}{rule[1:]}; {_describe(model, key)}"
-    return None
-
-
-def _describe(model: type[BaseModel], key: str) -> str:
-    field = model.model_fields[key]
-    # A default that follows other knobs is told in the description.
-    plain = not field.is_required() and field.default_factory is None
-    default = repr(field.default) if plain and field.default not in (None, "") else ""
-    said = [f"{key}: {field.description}", _bounds(field), default and f"default {default}"]
-    return "; ".join(part for part in said if part)
-
-
-def _bounds(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(field.annotation)))
-    limits = []
-    for symbol, name in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
-        limits += [f"{symbol} {getattr(m, name)}" for m in field.metadata if hasattr(m, name)]
-    return " and ".join(limits)
-
-
-def _did_you_mean(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
-
-
-def _repeats(values: list[Any]) -> bool:
-    return any(value in values[:index] for index, value in enumerate(values))

@@ -5,85 +5,124 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
-# Ray reads these when it is imported: no statistics sent home, no table and no signal handler
-# of its own, and no five seconds of waiting after a TorchTrainer has ended.
+# Ray reads these when it is imported: no statistics sent home, no table, no log files and no
+# signal handler of its own, and no five seconds of waiting after a TorchTrainer has ended.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*worker processes have been started on node",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 import ray
+from pydantic import ValidationError
 from ray import tune
 from ray.util.state import list_nodes
 from rich.console import Console
 
 from nnclr_study.errors import ClusterError
 from nnclr_study.study import provenance
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
+from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.resources import Demand, Node, Placement, place
+from nnclr_study.sweep.suggestions import EarlyStopping, Suggestions, searched
 from nnclr_study.sweep.terminal import Progress
 from nnclr_study.sweep.trial import RETRIES, Job, in_process, with_trainer
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.prepared import prepare
 
+ASK_AGAIN_SECONDS = 5.0
+"""How often the cluster is asked what it has."""
 
-def run_trials(
+
+@dataclass(frozen=True)
+class How:
+    """Where and with what a study runs."""
+
+    demand: Demand = field(default_factory=Demand)
+    data: Path = Path("data")
+    address: str | None = None
+    """Of a Ray cluster; None: one is started on this machine."""
+    optuna_storage: str | None = None
+    """SQLAlchemy URL; None: a journal file in the run folder."""
+
+
+def run_study(
     study: Study,
-    trials: Sequence[Trial],
     folder: RunFolder,
-    demand: Demand,
-    data: Path,
-    address: str | None,
+    todo: Sequence[Trial],
+    how: How,
     console: Console,
+    changed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run some trials of a study and record them in its run folder, locked by the caller.
+    """Run the trials of a study and record them in its run folder, locked by the caller.
+
+    Args:
+        study: the study.
+        folder: its run folder.
+        todo: trials to run; a search adds its own to those that it has begun.
+        how: where and with what.
+        console: for progress.
+        changed: called after a trial has ended.
 
     Raises:
         DataError: the images cannot be had; found before the first trial starts.
-        ClusterError: the cluster cannot be reached or cannot hold a trial.
+        ClusterError: the cluster or the Optuna storage cannot be reached, or the cluster cannot
+            hold a trial.
+        RunFolderError: a run to learn from is none.
+        StudyFileError: hardly any values of a search's space fit each other.
         UsageError: the demand contradicts itself.
     """
-    _check_data(trials, data)
-    todo = {trial.id: trial for trial in trials}
-    with _cluster(address):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        placement = place(demand, nodes)
+    _check_data([trial.config for trial in todo] or [TrialConfig(**study.fixed)], how.data)  # type: ignore[arg-type]
+    with _cluster(how.address):
+        nodes = _nodes()
+        placement = place(how.demand, nodes)
         if placement.runner == "train":
             _check_state_api()
+        mirror = Mirror(study, folder, how.optuna_storage)
+        trials = iter(todo)
+        if study.search:
+            for said in _warm_start(study, mirror):
+                console.print(said, style="dim")
+            trials = searched(study, folder, mirror, todo)
         session = _session(placement, nodes)
         number = folder.append_session(session)
         console.print(_how(session), style="dim")
-        with Progress(console, study, todo, folder) as progress:
-            recorder = Recorder(folder, todo, number, progress)
-            _tuner(todo, folder, placement, nodes, data, number, recorder).fit()
+        again = [trial.id for trial in todo]
+        with Progress(console, study, folder, None if study.search else list(todo)) as progress:
+            recorder = Recorder(study, folder, again, session, mirror, progress, changed)
+            suggestions = Suggestions(trials, recorder, _Room(how.demand, placement))
+            name = f"session-{number}"
+            _tuner(suggestions, recorder, folder, placement, nodes, how.data, name).fit()
 
 
 def _tuner(
-    todo: Mapping[str, Trial],
+    suggestions: Suggestions,
+    recorder: Recorder,
     folder: RunFolder,
     placement: Placement,
     nodes: Sequence[Node],
     data: Path,
-    session: int,
-    recorder: Recorder,
+    name: str,
 ) -> tune.Tuner:
     job = Job(
-        configs={trial_id: trial.config for trial_id, trial in todo.items()},
-        checkpoints={trial_id: folder.checkpoint(trial_id).resolve() for trial_id in todo},
+        checkpoints=folder.checkpoints.resolve(),
         data=data.resolve(),
         placement=placement,
         ray_storage=folder.ray.resolve(),
@@ -97,16 +136,17 @@ def _tuner(
         function, slot = with_trainer, {"cpu": placement.driver_cpus}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(function, job=job), slot),
-        param_space={"trial_id": tune.grid_search(list(todo))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=placement.max_concurrent,
+            search_alg=suggestions,
+            num_samples=-1,
             reuse_actors=placement.runner == "in-process",
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
         ),
         run_config=tune.RunConfig(
-            name=f"session-{session}",
+            name=name,
             storage_path=str(folder.ray.resolve()),
+            stop=EarlyStopping(recorder),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
@@ -116,6 +156,51 @@ def _tuner(
 
 def _trial_id(trial: tune.experiment.Trial) -> str:
     return str(trial.config["trial_id"])
+
+
+class _Room:
+    """How many trials at a time the cluster holds, asked anew now and then: nodes may join."""
+
+    def __init__(self, demand: Demand, placement: Placement) -> None:
+        self._demand = replace(demand, runner=placement.runner)
+        self._room = placement.max_concurrent
+        self._asked = monotonic()
+
+    def __call__(self) -> int:
+        if monotonic() - self._asked > ASK_AGAIN_SECONDS:
+            self._asked = monotonic()
+            try:
+                self._room = place(self._demand, _nodes()).max_concurrent
+            except ClusterError:
+                self._room = 0  # until a node is back
+        return self._room
+
+
+def _nodes() -> list[Node]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _warm_start(study: Study, mirror: Mirror) -> Iterator[str]:
+    """Teach a search what earlier runs found; yield what was of use, run by run."""
+    assert study.search is not None
+    for run in study.search.table.warm_start:
+        folder = RunFolder.open(Path(run))
+        rows, epochs, used = folder.trials(), folder.epochs(), 0
+        finished = [t for t in folder.planned() if t.id in rows and epochs.get(t.id)]
+        for trial in finished:
+            here = replace(trial, condition={k: getattr(trial.config, k) for k in study.knobs})
+            if _alike(study, here):
+                used += mirror.learn(run, here, rows[trial.id], epochs[trial.id][-1])
+        yield f"{used} of {len(finished)} trials of {run} are of use to this search"
+
+
+def _alike(study: Study, trial: Trial) -> bool:
+    """Tell whether a trial differs from this study's own in nothing but what is searched."""
+    knobs = study.fixed | trial.condition | {"seed": trial.config.seed}
+    try:
+        return TrialConfig(**knobs) == trial.config  # type: ignore[arg-type]
+    except ValidationError:
+        return False
 
 
 @contextmanager
@@ -151,12 +236,12 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _check_data(trials: Sequence[Trial], data: Path) -> None:
+def _check_data(configs: Sequence[TrialConfig], data: Path) -> None:
     """Prepare the images, and load them once for every way in which trials differ in them."""
-    for name, size in {(t.config.dataset, t.config.image_size) for t in trials}:
+    for name, size in {(config.dataset, config.image_size) for config in configs}:
         prepare(name, size, data)
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
-    for config in {str(t.config.model_dump(include=knobs)): t.config for t in trials}.values():
+    for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data)
 
 

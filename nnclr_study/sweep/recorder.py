@@ -1,34 +1,100 @@
 """The one writer of the run folder: it hears of every epoch and every end of a trial."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from ray.tune import Callback
 
+from nnclr_study.study.budget import Spent, spent
 from nnclr_study.study.plan import Trial
-from nnclr_study.study.rows import EpochRow, TrialRow
+from nnclr_study.study.rows import EpochRow, Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import Study
+from nnclr_study.sweep.events import Events
+from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.terminal import Progress
 from nnclr_study.sweep.trial import reason
 
 
 class Recorder(Callback):  # type: ignore[misc]
-    """Turns what Tune says into rows; a row that is there already is not written again."""
+    """Turns what Tune says into rows; a row that is there already is not written again.
+
+    Args:
+        study: the study.
+        folder: its run folder, locked by the caller.
+        again: ids of trials that have ended and are run again.
+        session: this call of `run`.
+        mirror: hears of everything that is recorded.
+        progress: likewise.
+        changed: called after a trial has ended.
+    """
 
     def __init__(
-        self, folder: RunFolder, trials: Mapping[str, Trial], session: int, progress: Progress
+        self,
+        study: Study,
+        folder: RunFolder,
+        again: Iterable[str],
+        session: Session,
+        mirror: Mirror,
+        progress: Progress,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._study = study
         self._folder = folder
-        self._trials = trials
         self._session = session
+        self._sessions = folder.sessions()
+        self._mirror = mirror
         self._progress = progress
-        self._epochs = {t: rows for t, rows in folder.epochs().items() if t in trials}
+        self._changed = changed
+        self._events = Events(folder.tensorboard)
+        self._trials: dict[str, Trial] = {}
+        self._epochs = folder.epochs()
         self._last: dict[str, dict[str, Any]] = {}
+        self._stopped: set[str] = set()
+        again = set(again)
+        self._ended = {t: row for t, row in folder.trials().items() if t not in again}
+        self._over: str | None = None
 
     def __reduce__(self) -> Any:
         # Tune pickles its callbacks for a kind of restore that we do not use.
         return Callback, ()
+
+    def begin(self, trial: Trial) -> None:
+        """Note a trial that Tune is about to start."""
+        self._trials[trial.id] = trial
+        self._mirror.begin(trial)
+        self._progress.planned(trial, len(self._epochs.get(trial.id, [])))
+
+    def stops(self, trial_id: str, row: EpochRow) -> bool:
+        """Return whether a search stops a trial at this epoch."""
+        stop = self._mirror.epoch(trial_id, row)
+        if stop:
+            self._stopped.add(trial_id)
+        return stop
+
+    def spent(self) -> Spent:
+        """Count what the study has taken until now, running trials included."""
+        running = [trial_id for trial_id in self._trials if trial_id not in self._ended]
+        so_far = spent(
+            len(self._ended) + len(running), list(self._ended.values()), self._sessions[:-1]
+        )
+        here = (datetime.now(UTC) - self._session.started_at).total_seconds() / 3600
+        gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in running)
+        return Spent(
+            so_far.trials,
+            so_far.hours + here,
+            so_far.gpu_hours + gpu_seconds / 3600,
+            so_far.failures,
+        )
+
+    def budget_reached(self) -> bool:
+        """Return whether no further trial may begin, and say why the first time."""
+        if self._over is None:
+            self._over = self.spent().exhausts(self._study.budget)
+            if self._over is not None:
+                self._progress.say(self._over)
+        return self._over is not None
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Note that a trial is on its way."""
@@ -45,6 +111,7 @@ class Recorder(Callback):  # type: ignore[misc]
         if row.epoch == len(rows) + 1:
             self._folder.append_epoch(trial_id, row)
             rows.append(row)
+            self._events.epoch(trial_id, row)
         self._progress.epoch_done(trial_id, len(rows))
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
@@ -55,37 +122,48 @@ class Recorder(Callback):  # type: ignore[misc]
         ran = last.get("ran", {})
         differs = {k: v for k, v in asked.model_dump().items() if ran.get(k) != v}
         if "failed" in last:
-            self._ended(trial_id, last["failed"])
+            self._end(trial_id, last["failed"])
         elif differs:
             ran_with = {knob: ran.get(knob) for knob in differs}
-            self._ended(trial_id, f"asked to run {differs}, but ran {ran_with}")
-        elif len(rows) != asked.epochs:
-            self._ended(trial_id, f"ended after epoch {len(rows)} of {asked.epochs}")
+            self._end(trial_id, f"asked to run {differs}, but ran {ran_with}")
+        elif len(rows) != asked.epochs and trial_id not in self._stopped:
+            self._end(trial_id, f"ended after epoch {len(rows)} of {asked.epochs}")
         else:
-            self._ended(trial_id, None)
+            self._end(trial_id, None)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record that a trial failed, and why."""
-        self._ended(trial.config["trial_id"], reason(trial.get_pickled_error()))
+        self._end(trial.config["trial_id"], reason(trial.get_pickled_error()))
 
-    def _ended(self, trial_id: str, error: str | None) -> None:
+    def _end(self, trial_id: str, error: str | None) -> None:
         rows, last = self._epochs.get(trial_id, []), self._last.get(trial_id, {})
         config = self._trials[trial_id].config
-        finished = error is None
+        stopped = trial_id in self._stopped
+        finished = error is None and not stopped
         row = TrialRow(
             trial_id=trial_id,
-            status="finished" if finished else "failed",
+            status="failed" if error is not None else "stopped" if stopped else "finished",
             seed=config.seed,
             config=config.model_dump(),
             epochs=len(rows),
             val_probe_top1=rows[-1].val_probe_top1 if finished else None,
             test_probe_top1=rows[-1].test_probe_top1 if finished else None,
             seconds=sum(row.seconds for row in rows),
+            gpu_seconds=self._gpu_seconds(trial_id),
+            peak_memory_bytes=last.get("peak_memory_bytes"),
             error=error,
             host=last.get("host"),
             device=last.get("device"),
-            session=self._session,
+            session=len(self._sessions) - 1,
             ended_at=datetime.now(UTC),
         )
         self._folder.append_trial(row)
-        self._progress.ended(row)
+        self._ended[trial_id] = row
+        self._mirror.end(row, rows[-1] if rows else None)
+        self._events.end(trial_id)
+        self._progress.ended(row, self.spent())
+        self._changed()
+
+    def _gpu_seconds(self, trial_id: str) -> float:
+        seconds = sum(row.seconds for row in self._epochs.get(trial_id, []))
+        return seconds * self._session.gpus_per_trial

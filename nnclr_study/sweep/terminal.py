@@ -1,6 +1,7 @@
 """What a user sees while a study runs: a line a trial that ended, and one that lives."""
 
-from collections.abc import Mapping
+from collections import Counter
+from statistics import fmean
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -9,33 +10,45 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from nnclr_study.study.plan import Trial, condition_label, plan_trials
+from nnclr_study.study.budget import Spent
+from nnclr_study.study.plan import Trial, condition_label
 from nnclr_study.study.rows import TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
 
+COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red"}
+
 
 class Progress:
-    """Counts trials and epochs; draws its living line only on a terminal."""
+    """Counts trials and epochs; draws its living line only on a terminal.
+
+    Args:
+        console: where to.
+        study: the study.
+        folder: its run folder.
+        todo: trials known to come; None: as many as the budget allows.
+    """
 
     def __init__(
-        self, console: Console, study: Study, todo: Mapping[str, Trial], folder: RunFolder
+        self, console: Console, study: Study, folder: RunFolder, todo: list[Trial] | None
     ) -> None:
         self._console = console
-        self._name = study.name
-        self._todo = todo
-        ended = folder.trials()
-        kept = [ended.get(t.id) for t in plan_trials(study) if t.id not in todo]
-        self._finished, self._failed = (
-            sum(row is not None and row.status == status for row in kept)
-            for status in ("finished", "failed")
-        )
-        self._planned = len(kept) + len(todo)
+        self._study = study
+        known = {trial.id: trial for trial in folder.planned(study)}
+        coming = {trial.id for trial in todo or []}
+        ended = [row for t, row in folder.trials().items() if t in known and t not in coming]
+        self._counts = Counter(row.status for row in ended)
+        self._planned = study.budget.trials if todo is None else len(ended) + len(todo)
+        self._trials: dict[str, Trial] = {trial.id: trial for trial in todo or []}
         self._running: set[str] = set()
         recorded = folder.epochs()
-        self._epochs = {trial_id: len(recorded.get(trial_id, [])) for trial_id in todo}
+        self._epochs = {trial_id: len(recorded.get(trial_id, [])) for trial_id in self._trials}
         self._epochs_before = sum(self._epochs.values())
-        self._epochs_planned = sum(trial.config.epochs for trial in todo.values())
+        self._before = len(ended)
+        self._values: dict[str, list[float]] = {}
+        self._gpu_hours = sum(row.gpu_seconds for row in ended) / 3600
+        for row in ended:
+            self._compare(row, known[row.trial_id])
         self._begun: float | None = None
         self._ends_at: float | None = None
         self._live = Live(self, console=console, auto_refresh=True, transient=True)
@@ -53,6 +66,17 @@ class Progress:
     ) -> None:
         self._live.stop()
 
+    def say(self, text: str) -> None:
+        """Print a line among those of the trials."""
+        self._console.print(text, soft_wrap=True)
+
+    def planned(self, trial: Trial, epochs: int) -> None:
+        """Note a trial that is about to begin, with the epochs it has done."""
+        if trial.id not in self._trials:
+            self._trials[trial.id] = trial
+            self._epochs[trial.id] = epochs
+            self._epochs_before += epochs
+
     def started(self, trial_id: str) -> None:
         """Note that a trial runs."""
         self._running.add(trial_id)
@@ -63,26 +87,29 @@ class Progress:
         self._epochs[trial_id] = epochs
         done = sum(self._epochs.values()) - self._epochs_before
         if self._begun is not None and done > 0:
-            left = self._epochs_planned - self._epochs_before - done
             now = monotonic()
-            self._ends_at = now + (now - self._begun) * left / done
+            self._ends_at = now + (now - self._begun) * self._epochs_left() / done
 
-    def ended(self, row: TrialRow) -> None:
+    def ended(self, row: TrialRow, spent: Spent) -> None:
         """Print a trial's line."""
+        trial = self._trials[row.trial_id]
         self._running.discard(row.trial_id)
-        self._epochs[row.trial_id] = self._todo[row.trial_id].config.epochs
-        label = f"{condition_label(self._todo[row.trial_id].condition)}, seed {row.seed}"
+        self._epochs[row.trial_id] = trial.config.epochs
+        self._counts[row.status] += 1
+        self._gpu_hours = spent.gpu_hours
+        self._compare(row, trial)
+        label = f"{condition_label(trial.condition)}, seed {row.seed}"
         if row.status == "finished":
-            self._finished += 1
             assert row.val_probe_top1 is not None
-            line = Text.assemble(
-                ("finished", "green"),
-                f"  {label:<34}  val {row.val_probe_top1:6.1%}"
-                f"  test {row.test_probe_top1:6.1%}  {show_seconds(row.seconds)}",
+            said = (
+                f"{label:<34}  val {row.val_probe_top1:6.1%}"
+                f"  test {row.test_probe_top1:6.1%}  {show_seconds(row.seconds)}"
             )
+        elif row.status == "stopped":
+            said = f"{label:<34}  after epoch {row.epochs} of {trial.config.epochs}"
         else:
-            self._failed += 1
-            line = Text.assemble(("failed  ", "red"), f"  {label}: {row.error}")
+            said = f"{label}: {row.error}"
+        line = Text.assemble((f"{row.status:<8}", COLOURS[row.status]), f"  {said}")
         self._console.print(line, soft_wrap=True)
 
     def __rich__(self) -> Text:
@@ -90,13 +117,36 @@ class Progress:
         time_left = "starting"
         if self._ends_at is not None:
             time_left = f"{show_seconds(max(0.0, self._ends_at - monotonic()))} left"
-        parts = [
-            f"{self._finished} of {self._planned} trials finished",
-            f"{len(self._running)} running",
-            f"{self._failed} failed",
-            time_left,
-        ]
-        return Text.assemble((f"{self._name}  ", "bold"), "  ".join(parts))
+        of = f" of {self._planned}" if self._planned else ""
+        counts = self._counts
+        parts = [f"{counts['finished']}{of} trials finished", f"{len(self._running)} running"]
+        if counts["stopped"]:
+            parts.append(f"{counts['stopped']} stopped")
+        parts.append(f"{counts['failed']} failed")
+        if self._values:
+            parts.append(self._best())
+        if self._gpu_hours or self._study.budget.gpu_hours:
+            limit = self._study.budget.gpu_hours
+            parts.append(f"{self._gpu_hours:.1f}{f' of {limit:g}' if limit else ''} GPU-hours")
+        parts.append(time_left)
+        return Text.assemble((f"{self._study.name}  ", "bold"), "  ".join(parts))
+
+    def _compare(self, row: TrialRow, trial: Trial) -> None:
+        if row.val_probe_top1 is not None:
+            self._values.setdefault(condition_label(trial.condition), []).append(
+                row.val_probe_top1
+            )
+
+    def _best(self) -> str:
+        label, values = max(self._values.items(), key=lambda item: fmean(item[1]))
+        return f"best so far (interim) {label}: {fmean(values):.1%}, n = {len(values)}"
+
+    def _epochs_left(self) -> int:
+        """Return the epochs to come; trials of a search that are not known yet are as the last."""
+        trials = self._trials.values()
+        left = sum(trial.config.epochs - self._epochs[trial.id] for trial in trials)
+        unknown = (self._planned or 0) - self._before - len(trials)
+        return left + max(0, unknown) * next(reversed(trials)).config.epochs
 
 
 def show_seconds(seconds: float) -> str:

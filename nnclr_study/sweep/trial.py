@@ -1,7 +1,7 @@
 """One trial where it runs: in this process, in Tune's, or in the workers of a TorchTrainer."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from nnclr_study.errors import StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
+from nnclr_study.study.run_folder import checkpoint_file
 from nnclr_study.sweep.resources import Placement
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.loop import DivergedError, Snapshot, train
+from nnclr_study.trainer.runtime import forget_peak_memory, peak_memory_bytes
 from nnclr_study.trainer.world import CPU, World
 
 RETRIES = 2
@@ -27,10 +29,10 @@ RETRIES = 2
 
 @dataclass(frozen=True)
 class Job:
-    """What every trial of a study needs to know beside its id."""
+    """What every trial of a study needs to know beside its id and its config."""
 
-    configs: Mapping[str, TrialConfig]
-    checkpoints: Mapping[str, Path]
+    checkpoints: Path
+    """Folder of one file a trial."""
     data: Path
     placement: Placement
     ray_storage: Path
@@ -39,7 +41,7 @@ class Job:
 
 def in_process(params: dict[str, Any], job: Job) -> None:
     """Run a trial in the process that Tune gave it."""
-    _run(params["trial_id"], job, World.alone(), tune.report)
+    _run(params, job, World.alone(), tune.report)
 
 
 def with_trainer(params: dict[str, Any], job: Job) -> None:
@@ -49,7 +51,7 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
     try:
         ray.train.torch.TorchTrainer(
             _worker,
-            train_loop_config={"trial_id": params["trial_id"], "job": job},
+            train_loop_config=params | {"job": job},
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if job.nccl else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=placement.workers,
@@ -73,21 +75,27 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
 def _worker(params: dict[str, Any]) -> None:
     # A GPU that is only declared, as in a test, is none to torch.
     device = ray.train.torch.get_device() if torch.cuda.is_available() else CPU
-    _run(params["trial_id"], params["job"], World.joined(device), ray.train.report)
+    _run(params, params["job"], World.joined(device), ray.train.report)
 
 
-def _run(trial_id: str, job: Job, world: World, report: Callable[[dict[str, Any]], None]) -> None:
+def _run(
+    params: dict[str, Any], job: Job, world: World, report: Callable[[dict[str, Any]], None]
+) -> None:
     """Train one trial from its last epoch on, saving and reporting every epoch.
 
     The rows of the epochs already done are reported again: whoever records them may have been
     killed before they came through, and skips those that did.
     """
-    config, saved = job.configs[trial_id], job.checkpoints[trial_id]
+    config = TrialConfig(**params["config"])
+    saved = checkpoint_file(job.checkpoints, params["trial_id"])
     facts = {"host": socket.gethostname(), "device": _device_name(world.device)}
 
     def tell(row: EpochRow, snapshot: Snapshot) -> None:
-        report({"row": row.model_dump(), "ran": snapshot.config.model_dump()} | facts)
+        peak = peak_memory_bytes(world.device)
+        told = {"row": row.model_dump(), "ran": snapshot.config.model_dump()}
+        report(told | facts | {"peak_memory_bytes": peak})
 
+    forget_peak_memory(world.device)
     try:
         resume = checkpoint.load(saved)
         if resume is not None:

@@ -1,13 +1,19 @@
 """What a trial sets of the process that it runs in: threads, memory and precision."""
 
 import ctypes
+import re
+import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3), as malloc.h numbers them."""
 KEPT_BYTES = 2**31 - 1
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def settle(device: torch.device, precision: str, threads: int = 1) -> None:
@@ -31,6 +37,27 @@ def settle(device: torch.device, precision: str, threads: int = 1) -> None:
         if hasattr(libc, "mallopt"):  # not in musl
             libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
             libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak of this process's memory count from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR.exists():
+        with suppress(OSError):  # a container may forbid it: the process's whole peak counts then
+            _CLEAR.write_text("5")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory taken: on CUDA by tensors, on a CPU by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        if found:
+            return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

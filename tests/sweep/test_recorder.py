@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,10 @@ from ray.tune import Callback
 from rich.console import Console
 
 from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.terminal import Progress, show_seconds
 from tests.study.test_run_folder import epoch
@@ -32,19 +35,41 @@ def heard(tmp_path):
     """Return a recorder, its folder, a trial as planned and as Tune has it, and the terminal."""
     study = parse_study(STUDY, "x.toml")
     folder = RunFolder.create(tmp_path / "x").keep(study)
-    todo = {trial.id: trial for trial in plan_trials(study)}
+    todo = plan_trials(study)
     terminal = io.StringIO()
-    progress = Progress(Console(file=terminal, width=120), study, todo, folder)
-    planned = next(iter(todo.values()))
+    progress = Progress(Console(file=terminal, width=120), study, folder, todo)
+    planned = todo[0]
     trial = SimpleNamespace(config={"trial_id": planned.id})
-    recorder = Recorder(folder, todo, session=3, progress=progress)
+    recorder = recorder_of(study, folder, progress)
+    recorder.begin(planned)
     return SimpleNamespace(**locals())
+
+
+def recorder_of(study, folder, progress):
+    """Return the recorder of a further call of `run`, which held half a GPU a trial."""
+    session = Session(
+        started_at=datetime.now(UTC),
+        command="nnclr-study run x.toml",
+        versions={},
+        commit=None,
+        machine="here",
+        cpus=2,
+        gpus=0,
+        nodes=1,
+        runner="in-process",
+        workers=1,
+        gpus_per_trial=0.5,
+        max_concurrent=2,
+    )
+    folder.append_session(session)
+    return Recorder(study, folder, [], session, Mirror(study, folder), progress)
 
 
 def result(heard, number, top1=0.5, **knobs):
     ran = heard.planned.config.model_dump() | knobs
     row = epoch(number, top1).model_copy(update={"test_probe_top1": 0.25 if number == 2 else None})
-    return {"row": row.model_dump(), "ran": ran, "host": "node-1", "device": "CPU"}
+    facts = {"host": "node-1", "device": "CPU", "peak_memory_bytes": 12_345}
+    return {"row": row.model_dump(), "ran": ran} | facts
 
 
 def test_a_trial_that_ran_as_asked_is_finished_with_its_last_epoch(heard):
@@ -53,7 +78,8 @@ def test_a_trial_that_ran_as_asked_is_finished_with_its_last_epoch(heard):
     heard.recorder.on_trial_complete(trial=heard.trial)
     (row,) = heard.folder.trials().values()
     assert (row.status, row.val_probe_top1, row.test_probe_top1) == ("finished", 0.75, 0.25)
-    assert (row.seconds, row.epochs, row.session, row.host) == (3.0, 2, 3, "node-1")
+    assert (row.seconds, row.epochs, row.session, row.host) == (3.0, 2, 0, "node-1")
+    assert (row.gpu_seconds, row.peak_memory_bytes) == (1.5, 12_345)
     assert "finished  queue_size 0, seed 1" in heard.terminal.getvalue()
     assert "val  75.0%  test  25.0%" in heard.terminal.getvalue()
 
@@ -62,7 +88,8 @@ def test_rows_told_again_after_a_resume_are_not_written_again(heard):
     tell = heard.recorder.on_trial_result
     tell(trial=heard.trial, result=result(heard, 1))
     tell(trial=heard.trial, result=result(heard, 1))
-    again = Recorder(heard.folder, heard.todo, session=4, progress=heard.progress)
+    again = recorder_of(heard.study, heard.folder, heard.progress)
+    again.begin(heard.planned)
     for number in (1, 2):
         again.on_trial_result(trial=heard.trial, result=result(heard, number))
     lines = (heard.folder.path / "epochs.jsonl").read_text().splitlines()

@@ -1,0 +1,65 @@
+"""What a study has spent of its budget, counted from its rows."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from nnclr_study.study.rows import Session, TrialRow
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import BudgetTable, Study
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a study has taken so far, over all calls of `run`."""
+
+    trials: int
+    """Begun."""
+    hours: float
+    gpu_hours: float
+    failures: Counter[str]
+    """Of each error, how many trials failed with it."""
+
+    def exhausts(self, budget: BudgetTable) -> str | None:
+        """Return which part of a budget is used up and the way out, or None."""
+        for name in ("trials", "hours", "gpu_hours"):
+            limit, used = getattr(budget, name), getattr(self, name)
+            if limit is not None and used >= limit:
+                shown = f"{used:,}" if name == "trials" else f"{used:.1f}"
+                return (
+                    f"budget reached: {shown} of {limit:,g} {name.replace('_', ' ')}; "
+                    f"raise [budget] {name} in the study file to go on"
+                )
+        if self.failures:
+            error, count = self.failures.most_common(1)[0]
+            if count >= budget.max_failures:
+                return (
+                    f"{count} trials failed with the same error, as many as [budget] "
+                    f"max_failures allows: {error}; mend it and use --retry-failed"
+                )
+        return None
+
+
+def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) -> Spent:
+    """Count what a study has taken; a call of `run` lasted until its last trial ended."""
+    last: dict[int, datetime] = {}
+    for row in ended:
+        last[row.session] = max(row.ended_at, last.get(row.session, row.ended_at))
+    lasted = (last[n] - s.started_at for n, s in enumerate(sessions) if n in last)
+    return Spent(
+        trials=begun,
+        hours=sum(span.total_seconds() for span in lasted) / 3600,
+        gpu_hours=sum(row.gpu_seconds for row in ended) / 3600,
+        failures=Counter(row.error or "" for row in ended if row.status == "failed"),
+    )
+
+
+def spent_by(folder: RunFolder, study: Study, again: bool = False) -> Spent:
+    """Count what a run folder's study has taken; `again`: but for trials that failed."""
+    rows, epochs = folder.trials(), folder.epochs()
+    known = [trial.id for trial in folder.planned(study)]
+    counted = [t for t in known if t in rows and not (again and rows[t].status == "failed")]
+    begun = counted if study.search is None else known
+    begun = begun + [t for t in known if t in epochs and t not in rows and t not in begun]
+    return spent(len(begun), [rows[t] for t in counted], folder.sessions())

@@ -1,0 +1,327 @@
+"""Every trial in an Optuna storage: what a search learns from, and optuna-dashboard shows.
+
+The rows of the run folder remain the truth. The storage is brought in step with them when a
+`run` begins, and kept so while it lasts: a trial that finished is COMPLETE there, one that early
+stopping ended PRUNED, one that failed FAIL, each with the value of all its epochs.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from nnclr_study.errors import ClusterError
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plan import Trial
+from nnclr_study.study.rows import EpochRow, TrialRow
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.search import Axis, Search, Value
+from nnclr_study.study.spec import Study
+
+REDUCTION = 3
+"""Of the trials that reach a rung of successive halving, one in so many goes on."""
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass
+class _Running:
+    """A trial that runs, as the storage knows it."""
+
+    key: int
+    """The storage's own id."""
+    epochs: int
+    """That the trial is to have."""
+    last: int = 0
+    """Epoch that was noted last."""
+
+
+class Mirror:
+    """An Optuna study that knows the trials of a run folder, by their ids.
+
+    Raises:
+        ClusterError: from the constructor, where the storage cannot be had.
+    """
+
+    def __init__(self, study: Study, folder: RunFolder, url: str | None = None) -> None:
+        self._search = study.search
+        self._objectives = study.search.table.objectives if study.search else ["val_probe_top1"]
+        planned = folder.planned(study)
+        self._storage = _storage(url, folder.optuna)
+        self.study = optuna.create_study(
+            study_name=study.name,
+            storage=self._storage,
+            directions=study.search.directions if study.search else ["maximize"],
+            sampler=_sampler(study.search, len(planned)),
+            pruner=_pruner(study),
+            load_if_exists=True,
+        )
+        self._study_key = self._storage.get_study_id_from_name(study.name)
+        self._running: dict[str, _Running] = {}
+        self._keep_up(planned, folder.trials(), folder.epochs())
+
+    def suggested(self, trial: Trial, asked: optuna.Trial) -> None:
+        """Note which trial a suggestion has become."""
+        asked.set_user_attr("trial_id", trial.id)
+        asked.set_user_attr("seed", trial.config.seed)
+        self._running[trial.id] = _Running(self._key(asked), trial.config.epochs)
+
+    def begin(self, trial: Trial) -> None:
+        """Note that a trial runs, if it is not known to."""
+        if trial.id not in self._running:
+            self._add(trial, None, [])
+
+    def epoch(self, trial_id: str, row: EpochRow) -> bool:
+        """Note an epoch; return whether a search stops the trial there."""
+        running = self._running[trial_id]
+        if row.epoch <= running.last:
+            return False  # told again after a retry: it was judged then
+        running.last = row.epoch
+        value = _value(self._objectives[0], row, 0.0)
+        self._storage.set_trial_intermediate_value(running.key, row.epoch, value)
+        if row.epoch == running.epochs:
+            return False
+        return bool(self.study.pruner.prune(self.study, self._storage.get_trial(running.key)))
+
+    def end(self, row: TrialRow, last: EpochRow | None) -> None:
+        """Note what became of a trial."""
+        key = self._running.pop(row.trial_id).key
+        for name, value in _facts(row).items():
+            self._storage.set_trial_user_attr(key, name, value)
+        trial = optuna.trial.Trial(self.study, key)
+        for name, value in self._constraints(row).items():
+            trial.set_constraint(name, value)
+        state, values = self._outcome(row, last)
+        self.study.tell(trial, values, state)
+
+    def learn(self, run: str, trial: Trial, row: TrialRow, last: EpochRow) -> bool:
+        """Take in a finished trial of another run; return whether it is of use."""
+        assert self._search is not None
+        params, space = _params(trial, self._search.space)
+        state, values = self._outcome(row, last)
+        if state != TrialState.COMPLETE or set(params) != set(_applying(trial, self._search)):
+            return False
+        name = f"{run}: {trial.id}"
+        trials = self.study.get_trials(deepcopy=False)
+        if name not in {trial.user_attrs.get("warm_start") for trial in trials}:
+            self.study.add_trial(
+                create_trial(
+                    values=values,
+                    params=params,
+                    distributions=space,
+                    constraints=self._constraints(row),
+                    user_attrs={"warm_start": name},
+                )
+            )
+        return True
+
+    def _keep_up(
+        self,
+        planned: Iterable[Trial],
+        ended: Mapping[str, TrialRow],
+        recorded: Mapping[str, list[EpochRow]],
+    ) -> None:
+        """Bring the storage in step with the rows."""
+        trials = self.study.get_trials(deepcopy=False)
+        there = {trial.user_attrs.get("trial_id"): trial for trial in trials}
+        for trial in planned:
+            row, rows, shown = ended.get(trial.id), recorded.get(trial.id, []), there.get(trial.id)
+            if shown is None:
+                if row is not None or rows:
+                    self._add(trial, row, rows)
+            elif shown.state == TrialState.RUNNING:
+                last = max(shown.intermediate_values, default=0)
+                self._running[trial.id] = _Running(self._key(shown), trial.config.epochs, last)
+                for epoch in rows:
+                    self.epoch(trial.id, epoch)
+                if row is not None:
+                    self.end(row, rows[-1] if rows else None)
+        for shown in trials:
+            if shown.state == TrialState.RUNNING and shown.user_attrs.get("trial_id") is None:
+                self.study.tell(shown.number, state=TrialState.FAIL)  # asked for and never begun
+
+    def _add(self, trial: Trial, row: TrialRow | None, rows: list[EpochRow]) -> None:
+        params, space = _params(trial, self._search.space if self._search else {})
+        state, values = TrialState.RUNNING, None
+        if row is not None:
+            state, values = self._outcome(row, rows[-1] if rows else None)
+        key = self._storage.create_new_trial(
+            self._study_key,
+            create_trial(
+                state=state,
+                values=values,
+                params=params,
+                distributions=space,
+                user_attrs={"trial_id": trial.id, "seed": trial.config.seed}
+                | (_facts(row) if row else {}),
+                constraints=self._constraints(row) if row else None,
+                intermediate_values={r.epoch: _value(self._objectives[0], r, 0.0) for r in rows},
+            ),
+        )
+        if row is None:
+            self._running[trial.id] = _Running(key, trial.config.epochs, len(rows))
+
+    def _key(self, trial: optuna.trial.BaseTrial) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_key, trial.number)
+
+    def _outcome(
+        self, row: TrialRow, last: EpochRow | None
+    ) -> tuple[TrialState, list[float] | None]:
+        """Return Optuna's state, and the objectives of a trial that finished with all of them."""
+        if row.status != "finished" or last is None:
+            return (TrialState.PRUNED if row.status == "stopped" else TrialState.FAIL), None
+        values = [_value(name, last, row.gpu_seconds) for name in self._objectives]
+        if not all(map(math.isfinite, values)):
+            return TrialState.FAIL, None
+        return TrialState.COMPLETE, values
+
+    def _constraints(self, row: TrialRow) -> dict[str, float]:
+        """Return by how much a trial breaks each constraint; 0 and less keep it."""
+        limit = self._search.table.max_memory_gb if self._search else None
+        if limit is None or row.peak_memory_bytes is None:
+            return {}
+        return {"memory_gb": row.peak_memory_bytes / 1e9 - limit}
+
+
+def suggest(asked: optuna.Trial, search: Search) -> dict[str, Value]:
+    """Fill an empty trial: a value for every searched knob that applies."""
+    params: dict[str, Value] = {}
+    for knob, axis in search.space.items():
+        if any(params.get(other) != value for other, value in axis.when.items()):
+            continue
+        space = _distribution(axis)
+        if isinstance(space, CategoricalDistribution):
+            params[knob] = asked.suggest_categorical(knob, axis.choices)
+        elif isinstance(space, IntDistribution):
+            params[knob] = asked.suggest_int(
+                knob, space.low, space.high, log=space.log, step=space.step
+            )
+        else:
+            assert isinstance(space, FloatDistribution)
+            params[knob] = asked.suggest_float(
+                knob, space.low, space.high, log=space.log, step=space.step
+            )
+    return params
+
+
+def _distribution(axis: Axis) -> BaseDistribution:
+    if axis.choices:
+        return CategoricalDistribution(axis.choices)
+    if axis.whole:
+        return IntDistribution(
+            int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1)
+        )
+    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def _params(
+    trial: Trial, space: Mapping[str, Axis]
+) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
+    """Return what of a trial's condition Optuna can hold as parameters.
+
+    A grid's distributions follow the knob's type and not its values, which may grow in number;
+    what has no fixed set of values, as a data set's name, is left out.
+    """
+    params: dict[str, Value] = {}
+    found: dict[str, BaseDistribution] = {}
+    for knob, value in trial.condition.items():
+        if knob not in space:
+            distribution = _of_type(knob, value)
+        elif _applies(space[knob], trial) and space[knob].holds(value):
+            distribution = _distribution(space[knob])
+        else:
+            distribution = None
+        if distribution is not None:
+            params[knob], found[knob] = value, distribution
+    return params, found
+
+
+def _applying(trial: Trial, search: Search) -> list[str]:
+    return [knob for knob, axis in search.space.items() if _applies(axis, trial)]
+
+
+def _applies(axis: Axis, trial: Trial) -> bool:
+    return all(getattr(trial.config, other) == value for other, value in axis.when.items())
+
+
+def _of_type(knob: str, value: Value) -> BaseDistribution | None:
+    annotation = TrialConfig.model_fields[knob].annotation
+    literal = [choice for choice in get_args(annotation) if isinstance(choice, int | float | str)]
+    if annotation is bool or literal:
+        return CategoricalDistribution([False, True] if annotation is bool else literal)
+    if isinstance(value, str | None):
+        return None
+    return FloatDistribution(min(0.0, value), max(0.0, value))
+
+
+def _value(name: str, row: EpochRow, gpu_seconds: float) -> float:
+    value = gpu_seconds if name == "gpu_seconds" else getattr(row, name)
+    return math.nan if value is None else float(value)
+
+
+def _facts(row: TrialRow) -> dict[str, Value]:
+    facts = {
+        "gpu_seconds": row.gpu_seconds,
+        "seconds": row.seconds,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "host": row.host,
+        "device": row.device,
+        "error": row.error,
+        "digest": TrialConfig(**row.config).digest,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
+    try:
+        if url is not None:
+            return optuna.storages.RDBStorage(url)
+        return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    except Exception as error:  # SQLAlchemy's drivers raise what they like
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"no Optuna storage at {url or journal}: {reason}; give an SQLAlchemy URL, as "
+            "sqlite:///optuna.db or postgresql://USER@HOST/DATABASE, or leave --optuna-storage out"
+        ) from error
+
+
+def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:
+    """Return a search's sampler; the trials before it keep it from saying the same again."""
+    if search is None:
+        return optuna.samplers.RandomSampler()
+    seed = (search.table.seed + before) % 2**32
+    kind = search.table.sampler
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=True
+        )
+    kinds: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+        "random": optuna.samplers.RandomSampler,
+        "qmc": optuna.samplers.QMCSampler,
+        "gp": optuna.samplers.GPSampler,
+        "cmaes": optuna.samplers.CmaEsSampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+    }
+    return kinds[kind](seed=seed)
+
+
+def _pruner(study: Study) -> optuna.pruners.BasePruner:
+    if study.search is None or study.search.table.early_stopping == "none":
+        return optuna.pruners.NopPruner()
+    first = study.search.min_epochs(TrialConfig(**study.fixed).epochs)  # type: ignore[arg-type]
+    if study.search.table.early_stopping == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first - 1)
+    return optuna.pruners.SuccessiveHalvingPruner(first, REDUCTION)

@@ -1,0 +1,117 @@
+"""Which trial comes next, and when there is room for it: what Tune asks, trial after trial."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import optuna
+from pydantic import ValidationError
+from ray import tune
+from ray.tune.search import Searcher
+
+from nnclr_study.errors import StudyFileError
+from nnclr_study.study.plan import Trial, suggested_trial
+from nnclr_study.study.rows import EpochRow, Suggestion
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import Study
+from nnclr_study.sweep.mirror import Mirror, suggest
+from nnclr_study.sweep.recorder import Recorder
+
+MISFITS = 100
+"""Suggestions in a row that are no trial, after which a search gives up."""
+
+
+def searched(
+    study: Study, folder: RunFolder, mirror: Mirror, begun: Iterable[Trial]
+) -> Iterator[Trial]:
+    """Yield the trials that a search has begun and not ended, then new ones without end.
+
+    Raises:
+        StudyFileError: hardly any values of the space fit each other.
+    """
+    assert study.search is not None
+    yield from begun
+    for point in study.points:
+        mirror.study.enqueue_trial(point, skip_if_exists=True)
+    number, misfits = len(folder.suggestions()), 0
+    while True:
+        asked = mirror.study.ask()
+        params = suggest(asked, study.search)
+        try:
+            trial = suggested_trial(study, number, params)
+        except ValidationError as error:
+            mirror.study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            misfits += 1
+            if misfits == MISFITS:
+                rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                raise StudyFileError(
+                    folder.study_file,
+                    [f"{MISFITS} suggestions in a row are no trial, the last because {rule}"],
+                ) from None
+            continue
+        misfits = 0
+        folder.append_suggestion(Suggestion(trial_id=trial.id, number=number, params=params))
+        mirror.suggested(trial, asked)
+        number += 1
+        yield trial
+
+
+class Suggestions(Searcher):  # type: ignore[misc]
+    """Hands Tune a trial whenever there is room, until there are none or the budget is spent."""
+
+    def __init__(
+        self, trials: Iterator[Trial], recorder: Recorder, room: Callable[[], int]
+    ) -> None:
+        super().__init__()
+        self._trials = trials
+        self._recorder = recorder
+        self._room = room
+        self._running: set[str] = set()
+
+    def __reduce__(self) -> Any:
+        # Tune pickles it for a kind of restore that we do not use.
+        return Searcher, ()
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Take whatever Tune says of a metric: there is none."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the parameters of the next trial, None for not now, or that there are none."""
+        if len(self._running) >= self._room():
+            return None
+        if self._recorder.budget_reached():
+            return Searcher.FINISHED
+        trial = next(self._trials, None)
+        if trial is None:
+            return Searcher.FINISHED
+        self._recorder.begin(trial)
+        self._running.add(trial_id)
+        return {"trial_id": trial.id, "config": trial.config.model_dump()}
+
+    def on_trial_complete(self, trial_id: str, *_: Any, **__: Any) -> None:
+        """Note that there is room again."""
+        self._running.discard(trial_id)
+
+    def save_to_dir(self, *_: Any, **__: Any) -> None:
+        """Save nothing: a study is resumed from its rows."""
+
+
+class EarlyStopping(tune.Stopper):  # type: ignore[misc]
+    """Ends a trial where a search's pruner says so; the first to hear of an epoch."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __reduce__(self) -> Any:
+        # As the recorder, whose word it passes on.
+        return tune.stopper.NoopStopper, ()
+
+    def __call__(self, _: str, result: dict[str, Any]) -> bool:
+        """Return whether this epoch is to be a trial's last."""
+        if "row" not in result:
+            return False
+        return self._recorder.stops(result["config"]["trial_id"], EpochRow(**result["row"]))
+
+    def stop_all(self) -> bool:
+        """Return False: an exhausted budget lets running trials finish."""
+        return False
