@@ -323,5 +323,5 @@ def _pruner(study: Study) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()
     first = study.search.min_epochs(TrialConfig(**study.fixed).epochs)  # type: ignore[arg-type]
     if study.search.table.early_stopping == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first - 1)
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first)
     return optuna.pruners.SuccessiveHalvingPruner(first, REDUCTION)

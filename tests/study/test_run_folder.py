@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from nnclr_study.errors import RunFolderError
-from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.rows import EpochRow, EvaluationRow, TrialRow
+from nnclr_study.study.plan import plan_trials, suggested_trial
+from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
+from tests.study.test_search import SEARCH
 from tests.study.test_spec import GOOD
 
 
@@ -41,6 +42,23 @@ def ended(trial, status="finished"):
         seconds=1.5,
         session=0,
         ended_at=datetime.now(UTC),
+    )
+
+
+def session(gpus_per_trial=0.0):
+    return Session(
+        started_at=datetime.now(UTC),
+        command="nnclr-study run x.toml",
+        versions={},
+        commit=None,
+        machine="here",
+        cpus=2,
+        gpus=0,
+        nodes=1,
+        runner="in-process",
+        workers=1,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=2,
     )
 
 
@@ -184,3 +202,14 @@ def test_a_study_in_which_nothing_finished_may_change_altogether(folder):
     folder.append_trial(ended(plan_trials(folder.study())[0], "failed"))
     changed = GOOD.replace("batch_size = 32", "batch_size = 24", 1)
     assert folder.keep(parse_study(changed, "good.toml")).study().text == changed
+
+
+def test_a_search_s_trials_are_those_it_began(tmp_path):
+    study = parse_study(SEARCH, "hunt.toml")
+    folder = RunFolder.create(tmp_path / "hunt").keep(study)
+    assert folder.planned() == []
+    params = {"queue_size": 100, "optimizer": "adam"}
+    trial = suggested_trial(study, 0, params)
+    folder.append_suggestion(Suggestion(trial_id=trial.id, number=0, params=params))
+    assert folder.planned() == [trial]
+    assert RunFolder.open(folder.path).planned(study) == [trial]

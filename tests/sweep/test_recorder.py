@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from datetime import UTC, datetime
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +10,12 @@ from ray.tune import Callback
 from rich.console import Console
 
 from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.spec import parse_study
+from nnclr_study.study.spec import BudgetTable, parse_study
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.terminal import Progress, show_seconds
-from tests.study.test_run_folder import epoch
+from tests.study.test_run_folder import epoch, session
 
 STUDY = """
 [study]
@@ -47,22 +46,9 @@ def heard(tmp_path):
 
 def recorder_of(study, folder, progress):
     """Return the recorder of a further call of `run`, which held half a GPU a trial."""
-    session = Session(
-        started_at=datetime.now(UTC),
-        command="nnclr-study run x.toml",
-        versions={},
-        commit=None,
-        machine="here",
-        cpus=2,
-        gpus=0,
-        nodes=1,
-        runner="in-process",
-        workers=1,
-        gpus_per_trial=0.5,
-        max_concurrent=2,
-    )
-    folder.append_session(session)
-    return Recorder(study, folder, [], session, Mirror(study, folder), progress)
+    call = session(gpus_per_trial=0.5)
+    folder.append_session(call)
+    return Recorder(study, folder, [], call, Mirror(study, folder), progress)
 
 
 def result(heard, number, top1=0.5, **knobs):
@@ -122,6 +108,35 @@ def test_what_a_trial_says_of_its_own_failure_is_recorded(heard):
     (row,) = heard.folder.trials().values()
     assert (row.status, row.error, row.epochs) == ("failed", "DivergedError: nan", 1)
     assert "failed" in heard.terminal.getvalue()
+
+
+def test_a_trial_that_a_search_stopped_is_neither_finished_nor_failed(heard, monkeypatch):
+    monkeypatch.setattr(heard.recorder._mirror.study.pruner, "prune", lambda *_: True)
+    told = result(heard, 1)
+    assert heard.recorder.stops(heard.planned.id, epoch(1))
+    heard.recorder.on_trial_result(trial=heard.trial, result=told)
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    assert (row.status, row.epochs, row.val_probe_top1, row.error) == ("stopped", 1, None, None)
+    assert "after epoch 1 of 2" in heard.terminal.getvalue()
+
+
+def test_tensorboard_has_every_epoch(heard):
+    for number in (1, 2):
+        heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, number))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (file,) = (heard.folder.tensorboard / heard.planned.id).iterdir()
+    assert file.read_bytes().count(b"val_probe_top1") == 2
+
+
+def test_a_budget_that_is_spent_is_said_once(heard):
+    study = replace(heard.study, budget=BudgetTable(trials=1))
+    recorder = recorder_of(study, heard.folder, heard.progress)
+    assert not recorder.budget_reached()
+    recorder.begin(heard.planned)
+    assert recorder.budget_reached()
+    assert recorder.budget_reached()
+    assert heard.terminal.getvalue().count("budget reached: 1 of 1 trials") == 1
 
 
 def test_a_crash_is_recorded_with_its_root_cause_in_a_line(heard):

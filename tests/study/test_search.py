@@ -1,0 +1,167 @@
+"""The `[search]` table: what is read, and that a bad one is refused with the way out."""
+
+import pytest
+
+from nnclr_study.study.plan import suggested_trial
+from nnclr_study.study.spec import incomparable, parse_study
+from tests.study.test_spec import problems
+
+SEARCH = """
+[study]
+name = "hunt"
+seeds = [7]
+[budget]
+trials = 12
+[trial]
+dataset = "digits"
+batch_size = 32
+labelled_batch_size = 8
+epochs = 18
+[search]
+[search.space]
+queue_size = { low = 40, high = 1_000, log = true }
+temperature = { low = 0.05, high = 0.5, step = 0.05 }
+optimizer = { choices = ["adam", "lars"] }
+lars_trust = { low = 1e-4, high = 1e-2, log = true, when = { optimizer = "lars" } }
+"""
+
+
+def test_a_search_is_read_whole():
+    study = parse_study(SEARCH, "hunt.toml")
+    assert study.knobs == ["queue_size", "temperature", "optimizer", "lars_trust"]
+    assert study.search.table.sampler == "tpe"
+    assert study.search.directions == ["maximize"]
+    assert study.search.min_epochs(18) == 2
+    assert study.search.space["queue_size"].whole
+    assert not study.search.space["temperature"].whole
+    assert study.budget.trials == 12
+
+
+def test_a_suggestion_is_a_trial_with_what_it_sets():
+    study = parse_study(SEARCH, "hunt.toml")
+    trial = suggested_trial(study, 3, {"queue_size": 100, "optimizer": "adam"})
+    assert trial.id == f"0003_{trial.config.digest}"
+    assert trial.condition == {"queue_size": 100, "optimizer": "adam"}
+    assert (trial.config.seed, trial.config.queue_size, trial.config.epochs) == (7, 100, 18)
+
+
+def changed(old, new):
+    assert old in SEARCH
+    return SEARCH.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (changed("seeds = [7]", "seeds = [1, 2]"), "study.seeds", "must be one seed"),
+        (changed("trials = 12", ""), "budget", "a search ends with its budget"),
+        (changed("trials = 12", "trials = 0"), "budget.trials", "greater than or equal to 1"),
+        (changed("[search]\n", '[search]\nsampler = "tp"\n'), "search.sampler", "'tpe'"),
+        (changed("[search]\n", "[search]\nsamples = 3\n"), "search.samples", "unknown key"),
+        (changed("low = 40", "low = 4.5"), "search.space.queue_size.low", "a whole number"),
+        (changed("low = 40", "low = -1"), "search.space.queue_size.low", "more than 0"),
+        (changed("low = 40", "low = 0"), "search.space.queue_size.low", "more than 0 where log"),
+        (changed("high = 1_000", "high = 40"), "search.space.queue_size.high", "more than low"),
+        (
+            changed("1_000, log = true", "1_000, log = true, step = 2"),
+            "search.space.queue_size.step",
+            "log",
+        ),
+        (
+            changed("low = 40, high = 1_000, log = true", "choises = [40]"),
+            "search.space.queue_size",
+            "{ choices",
+        ),
+        (
+            changed('["adam", "lars"]', '["adam", "larsen"]'),
+            "search.space.optimizer.choices[1]",
+            "one of",
+        ),
+        (
+            changed('["adam", "lars"]', '["adam", "adam"]'),
+            "search.space.optimizer.choices",
+            "twice",
+        ),
+        (
+            changed('choices = ["adam", "lars"]', "low = 1, high = 2"),
+            "search.space.optimizer",
+            "not a number",
+        ),
+        (
+            changed('optimizer = "lars" }', 'optimizer = "sgd" }'),
+            "search.space.lars_trust.when.optimizer",
+            "nothing that",
+        ),
+        (
+            changed('optimizer = "lars" }', "width = 3 }"),
+            "search.space.lars_trust.when.width",
+            "further up",
+        ),
+        (
+            changed("temperature =", "temperatur ="),
+            "search.space.temperatur",
+            'did you mean "temperature"',
+        ),
+        (changed("temperature =", "seed ="), "search.space.seed", "seeds belong in [study]"),
+        (
+            changed("epochs = 18", "epochs = 18\ntemperature = 0.1"),
+            "trial.temperature",
+            "also searched",
+        ),
+        (SEARCH + "[grid]\nwidth = [8]\n", "grid", "does not go with [search]"),
+        (SEARCH + "[[points]]\nwidth = 8\n", "points[0].width", "is not searched"),
+        (
+            changed("seeds", "baseline = { width = 8 }\nseeds"),
+            "study.baseline.width",
+            "is not searched",
+        ),
+        (SEARCH.split("[search.space]")[0], "search.space", "must be a table of knobs"),
+        (
+            changed("[search]\n", '[search]\nobjectives = ["val_probe_top1", "gpu_seconds"]\n'),
+            "search.early_stopping",
+            'early_stopping = "none"',
+        ),
+        (
+            changed("[search]\n", '[search]\nobjectives = ["top1"]\n'),
+            "search.objectives",
+            "val_probe_top1",
+        ),
+    ],
+)
+def test_a_bad_search_is_refused_with_the_way_out(text, key, says):
+    found, _ = problems(text)
+    assert says in found[key], found
+
+
+@pytest.mark.parametrize("objective", ["c_acc", "c_loss", "r_acc"])
+def test_a_contrastive_objective_cannot_judge_what_changes_its_task(objective):
+    table = f'[search]\nobjectives = ["{objective}"]\n'
+    found, _ = problems(changed("[search]\n", table))
+    said = found["search.objectives"]
+    assert f"{objective} cannot judge queue_size, temperature" in said
+    assert "val_probe_top1" in said
+    harmless = changed("[search]\n", table).split("[search.space]")[0]
+    study = parse_study(
+        harmless + "[search.space]\nlearning_rate = { low = 1e-4, high = 1e-2, log = true }\n", ""
+    )
+    assert study.search.table.objectives == [objective]
+
+
+def test_what_optuna_could_not_hold_in_one_study_is_incomparable():
+    old = parse_study(SEARCH, "")
+    assert incomparable(old, parse_study(changed("high = 1_000", "high = 2_000"), "")) == []
+    assert incomparable(old, parse_study(changed("trials = 12", "trials = 99"), "")) == []
+    (said,) = incomparable(old, parse_study(changed('["adam", "lars"]', '["lars", "sgd"]'), ""))
+    assert "optimizer was searched in other choices" in said
+    (said,) = incomparable(
+        old,
+        parse_study(
+            changed(
+                "[search]\n", '[search]\nearly_stopping = "none"\nobjectives = ["gpu_seconds"]\n'
+            ),
+            "",
+        ),
+    )
+    assert said == "the objective was val_probe_top1, and is now gpu_seconds"
+    (said,) = incomparable(old, parse_study(changed("epochs = 18", "epochs = 9"), ""))
+    assert said == "epochs was 18, and is now 9"
