@@ -5,7 +5,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,37 +100,48 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
     folder = RunFolder.create(storage / study.name)
-    with folder.lock():
-        folder.keep(study)
-        before = folder.trials()
-        todo = [
-            trial
-            for trial in folder.planned(study)
-            if trial.id not in before or (retry_failed and before[trial.id].status == "failed")
-        ]
+    with _page_of_an_interrupted(folder.path), folder.lock():
+        todo = folder.keep(study).todo(study, retry_failed)
         over = spent_by(folder, study, retry_failed).exhausts(study.budget)
-        going = bool(todo or study.search) and over is None
-        if going:
+        more = bool(todo or study.search)
+        if more and over is None:
+            from nnclr_study.report.live import Interim
             from nnclr_study.sweep.engine import How, run_study
             from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
-            run_study(study, folder, todo, How(demand, data, address, optuna_storage), out)
+            how = How(demand, data, address, optuna_storage)
+            with Interim(folder.path) as page:
+                run_study(study, folder, todo, how, out, page.changed)
         known, ended = folder.planned(study), folder.trials()
         counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
-        if not going:
-            said = ", ".join(f"{counts[kind]} {kind}" for kind in ("finished", "failed"))
-            whole = f"all {len(known)} trials have ended: {said}"
-            out.print(over if (over is not None and len(ended) < len(known)) or over else whole)
-        page = folder.report / "index.html"
-        if going or not page.exists():
+        if not more:
+            said = ", ".join(f"{counts[state]} {state}" for state in ("finished", "failed"))
+            out.print(f"all {len(known)} trials have ended: {said}")
+        elif over is not None:
+            out.print(over)
+        index = folder.report / "index.html"
+        if (more and over is None) or not index.exists():
             from nnclr_study.report.page import build_report
 
             out.print(f"\n{build_report(folder.path).answer}")
-        out.print(f"report: {page}")
+        out.print(f"report: {index}")
     if counts["failed"]:
         out.print(f"{counts['failed']} failed; --retry-failed runs them again")
         raise typer.Exit(1)
+
+
+@contextmanager
+def _page_of_an_interrupted(run: Path) -> Iterator[None]:
+    """Build the page of a run that Ctrl-C ends, so that none is left that says it runs."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from nnclr_study.report.page import build_report
+
+        with suppress(StudyError):
+            build_report(run)
+        raise
 
 
 @app.command()
@@ -204,6 +215,56 @@ def report(
         built = build_report(folder, target)
         out.print(built.answer)
         out.print(f"report: {built.page}")
+
+
+@app.command()
+def watch(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free")] = 8000,
+) -> None:
+    """Serve a study's page on 127.0.0.1, always up to date, until Ctrl-C.
+
+    Example: nnclr-study watch runs/quickstart
+    """
+    from nnclr_study.report.live import serving
+
+    with serving(run_folder, port) as server:
+        out.print(f"http://127.0.0.1:{server.server_address[1]}  (Ctrl-C ends it)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+@app.command()
+def confirm(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/four_way")],
+    best: Annotated[int, typer.Option("-k", min=1, help="Best conditions beside baseline")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds of each")] = 5,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Study file; default: NAME_confirm.toml")
+    ] = None,
+) -> None:
+    """Write the study that trains a run's baseline and best again, on seeds it has not used.
+
+    The best of many trials looks better than it is. What this study shows is the result.
+
+    Example: nnclr-study confirm runs/four_way -k 3 --seeds 5
+    """
+    from nnclr_study.study.confirm import confirmation
+    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.run_folder import RunFolder
+
+    study = confirmation(RunFolder.open(run_folder), best, seeds)
+    path = output or Path(f"{study.name}.toml")
+    if path.exists() and path.read_text(encoding="utf-8") != study.text:
+        raise UsageError(f"{path} is there already; move it away, or name another with --output")
+    try:
+        path.write_text(study.text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    out.print(f"{len(plan_trials(study))} trials: {best + 1} conditions x {seeds} seeds")
+    out.print(f"next: nnclr-study run {path}")
 
 
 @app.command()

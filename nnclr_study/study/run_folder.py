@@ -107,6 +107,16 @@ class RunFolder:
         ]
         return [replace(trial, id=row.trial_id) for row, trial in trials]
 
+    def todo(self, study: Study, retry_failed: bool = False) -> list[Trial]:
+        """Return the known trials that have not ended, and on request those that failed."""
+        ended = self.trials()
+        kept = {"finished", "stopped"} if retry_failed else {"finished", "stopped", "failed"}
+        return [
+            trial
+            for trial in self.planned(study)
+            if trial.id not in ended or ended[trial.id].status not in kept
+        ]
+
     def checkpoint(self, trial_id: str) -> Path:
         """Return the file that holds a trial's last epoch."""
         return checkpoint_file(self.checkpoints, trial_id)

@@ -145,7 +145,7 @@ def arms(study: Study) -> list[dict[str, Value]]:
     They stand in file order: the full product of the grid, its last knob varying fastest, and the
     points. What a condition does not set is as in `[trial]`, or by default.
     """
-    found = [_resolved(study, condition) for condition in _conditions(study)]
+    found = [resolved(study, condition) for condition in _conditions(study)]
     found.sort(key=lambda arm: not _agrees(arm, study.baseline))  # stable
     return found
 
@@ -205,7 +205,8 @@ def _conditions(study: Study) -> Iterator[dict[str, Value]]:
     yield from study.points
 
 
-def _resolved(study: Study, condition: Mapping[str, Value]) -> dict[str, Value]:
+def resolved(study: Study, condition: Mapping[str, Value]) -> dict[str, Value]:
+    """Return all the varied knobs of a condition: what it leaves open is as in every trial."""
     config = TrialConfig(**{**study.fixed, **condition})  # type: ignore[arg-type]
     return {knob: getattr(config, knob) for knob in study.knobs}
 

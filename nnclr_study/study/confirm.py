@@ -1,0 +1,80 @@
+"""From a run to the study file that trains its baseline and its best again, on fresh seeds."""
+
+import json
+from collections.abc import Mapping
+from itertools import count, islice
+from statistics import fmean
+
+from nnclr_study.errors import StudyFileError, UsageError
+from nnclr_study.study.plan import condition_label
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.search import Value
+from nnclr_study.study.spec import Study, arms, parse_study, resolved
+
+
+def confirmation(folder: RunFolder, best: int, seeds: int) -> Study:
+    """Return the study of a run's baseline and its `best` other conditions.
+
+    Conditions are ranked by their mean val_probe_top1 over finished trials. The seeds are ones
+    that the run has not used: the scores by which conditions were chosen flatter them.
+
+    Raises:
+        UsageError: fewer conditions have a finished trial, or the baseline is no trial.
+        RunFolderError: a row is not one of ours.
+    """
+    study = folder.study()
+    planned, ended = folder.planned(study), folder.trials()
+    chosen: dict[str, dict[str, Value]] = {}
+    scores: dict[str, list[float]] = {}
+    for trial in planned:
+        row = ended.get(trial.id)
+        if row is not None and row.val_probe_top1 is not None:
+            label = condition_label(trial.condition)
+            chosen[label] = trial.condition
+            scores.setdefault(label, []).append(row.val_probe_top1)
+    baseline = study.baseline if study.search else arms(study)[0]
+    ranked = sorted(chosen, key=lambda label: -fmean(scores[label]))
+    try:
+        baseline = resolved(study, baseline)
+    except ValueError:
+        raise UsageError(
+            f"the defaults of the searched knobs make no trial to compare with; declare one in "
+            f"{folder.study_file}: baseline = {{ {study.knobs[0]} = .. }}"
+        ) from None
+    others = [label for label in ranked if resolved(study, chosen[label]) != baseline]
+    if len(others) < best:
+        raise UsageError(
+            f"{folder.path} has {len(others)} condition(s) beside the baseline with a finished "
+            f"trial, fewer than -k {best}; ask for fewer, or `run` it further"
+        )
+    used = {trial.config.seed for trial in planned}
+    fresh = list(islice((seed for seed in count(1) if seed not in used), seeds))
+    name = f"{study.name[:56]}_confirm"
+    lines = [
+        f"# nnclr-study run {name}.toml",
+        f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there:",
+        *(f"# {fmean(scores[x]):.1%} (n = {len(scores[x])}) {x}" for x in others[:best]),
+        "",
+        "[study]",
+        f"name = {json.dumps(name)}",
+        f'question = "Do the best of {study.name} hold on fresh seeds?"',
+        f"seeds = {fresh}",
+        f"margin_points = {study.margin_points}",
+        "",
+        "[trial]",
+        *_assigned(study.fixed),
+        "",
+        "[[points]]  # the baseline",
+        *_assigned(baseline),
+    ]
+    for label in others[:best]:
+        lines += ["", "[[points]]", *_assigned(chosen[label])]
+    try:
+        return parse_study("\n".join(lines) + "\n", f"{name}.toml")
+    except StudyFileError as error:
+        raise UsageError(f"{folder.path} cannot be confirmed: {error}") from None
+
+
+def _assigned(knobs: Mapping[str, Value]) -> list[str]:
+    """Return lines of TOML; a knob without a value is left out."""
+    return [f"{knob} = {json.dumps(value)}" for knob, value in knobs.items() if value is not None]

@@ -1,0 +1,79 @@
+"""The study that a run's best must stand: the right conditions, on seeds it has not used."""
+
+import pytest
+
+from nnclr_study.errors import UsageError
+from nnclr_study.study.confirm import confirmation
+from nnclr_study.study.plan import plan_trials, suggested_trial
+from nnclr_study.study.rows import Suggestion
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import arms, incomparable, parse_study
+from tests.study.test_run_folder import ended
+from tests.study.test_search import SEARCH
+from tests.study.test_spec import GOOD
+
+
+def searched(tmp_path, *tops, text=SEARCH):
+    study = parse_study(text, "hunt.toml")
+    folder = RunFolder.create(tmp_path / "hunt").keep(study)
+    for number, top1 in enumerate(tops):
+        params = {"queue_size": 40 + number, "temperature": 0.1, "optimizer": "adam"}
+        trial = suggested_trial(study, number, params)
+        row = Suggestion(trial_id=trial.id, number=number, params=params)
+        folder.append_suggestion(row)
+        status = "finished" if top1 is not None else "stopped"
+        known = {"val_probe_top1": top1}
+        folder.append_trial(ended(trial, status).model_copy(update=known))
+    return study, folder
+
+
+def test_a_search_s_best_meet_the_defaults_on_fresh_seeds(tmp_path):
+    study, folder = searched(tmp_path, 0.5, 0.9, None, 0.7)
+    found = confirmation(folder, best=2, seeds=3)
+    assert found.name == "hunt_confirm"
+    assert found.seeds == [1, 2, 3], "7 is used"
+    baseline, first, second = arms(found)
+    assert baseline["queue_size"] == 10_000, "the default"
+    assert (first["queue_size"], second["queue_size"]) == (41, 43)
+    assert "# 90.0% (n = 1) queue_size 41" in found.text
+    assert found.fixed == study.fixed
+    assert len(plan_trials(found)) == 9
+
+
+def test_a_declared_baseline_counts_and_is_not_among_the_best(tmp_path):
+    text = SEARCH.replace("seeds", "baseline = { queue_size = 41, temperature = 0.1 }\nseeds")
+    _, folder = searched(tmp_path, 0.5, 0.9, 0.7, text=text)
+    found = confirmation(folder, best=2, seeds=2)
+    assert [arm["queue_size"] for arm in arms(found)] == [41, 42, 40]
+    assert "[[points]]  # the baseline\nqueue_size = 41\ntemperature = 0.1\noptim" in found.text
+
+
+def test_a_grid_is_confirmed_by_its_means(tmp_path):
+    study = parse_study(GOOD, "good.toml")
+    folder = RunFolder.create(tmp_path / "good").keep(study)
+    for trial in plan_trials(study):
+        top1 = trial.condition["queue_size"] / 1000 + trial.config.seed / 10
+        folder.append_trial(ended(trial).model_copy(update={"val_probe_top1": top1}))
+    found = confirmation(folder, best=1, seeds=4)
+    assert found.seeds == [3, 4, 5, 6]
+    assert arms(found) == [
+        {"queue_size": 0, "temperature": 0.1},
+        {"queue_size": 100, "temperature": 0.1},
+    ]
+    assert incomparable(study, found) == []
+
+
+def test_too_few_and_a_baseline_that_is_no_trial_are_told(tmp_path):
+    _, folder = searched(tmp_path, 0.5, None)
+    with pytest.raises(UsageError, match="has 1 condition"):
+        confirmation(folder, best=2, seeds=2)
+    text = SEARCH.replace("\nbatch_size = 32", "\nbatch_size = 11_000").replace("= 40", "= 11_100")
+    text = text.replace("1_000,", "20_000,")
+    study = parse_study(text, "hunt.toml")
+    folder = RunFolder.create(tmp_path / "large").keep(study)
+    params = {"queue_size": 12_000, "optimizer": "adam"}
+    trial = suggested_trial(study, 0, params)
+    folder.append_suggestion(Suggestion(trial_id=trial.id, number=0, params=params))
+    folder.append_trial(ended(trial))
+    with pytest.raises(UsageError, match=r"baseline = . queue_size"):
+        confirmation(folder, best=1, seeds=2)
