@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,31 +32,61 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Folder of data sets: S
 
 
 @app.command()
-def plan(file: StudyFile, as_json: AsJson = False) -> None:
-    """Print the trials of a study file; run nothing.
+def plan(
+    file: StudyFile,
+    like: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Forecast from the pace of this run")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Forecast from some steps, taken here and now")
+    ] = False,
+    data: DataFolder = Path("data"),
+    nodes: Annotated[int, typer.Option(min=1, help="Of the cluster to pack onto")] = 1,
+    node_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each node")] = None,
+    node_gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers a trial")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="As in `run`")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the trials of a study file and what they will take; run nothing.
 
-    Example: nnclr-study plan search_spaces/quickstart.toml
+    Without --like or --probe, hours and disk are not known. --node-cpus tells of a cluster, onto
+    which the trials are packed.
+
+    Example: nnclr-study plan search_spaces/quickstart.toml --probe --node-cpus 2
     """
-    from nnclr_study.study.plan import condition_label, plan_trials
+    from nnclr_study.study.forecast import extremes, forecast, recorded
+    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
+    from nnclr_study.tell import forecast_lines, headline, space_table, trials_table
 
     study = load_study(file)
-    trials = plan_trials(study)
+    trials = [] if study.search else plan_trials(study)
+    paces = recorded(RunFolder.open(like)) if like else []
+    if probe:
+        from nnclr_study.trainer.pace import pace
+        from nnclr_study.trainer.prepared import prepare
+
+        for config in dict.fromkeys(extremes(study)):
+            prepare(config.dataset, config.image_size, data)
+            paces.append(pace(config, data))
+    coming = forecast(study, paces)
+    placement = None
+    if node_cpus is not None:
+        from nnclr_study.sweep.resources import Demand, place
+
+        cluster = [{"CPU": float(node_cpus), "GPU": float(node_gpus)}] * nodes
+        placement = place(Demand("auto", workers, gpus_per_trial, None), cluster)
     if as_json:
         rows = [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
-        _print_json({"study": study.name, "question": study.question, "trials": rows})
+        at_once = {"max_concurrent": placement.max_concurrent if placement else None}
+        about = {"study": study.name, "question": study.question, "trials": rows}
+        _print_json(about | {"forecast": asdict(coming) | at_once})
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("condition", "seed", "epochs", "steps", "trial"):
-        table.add_column(name, justify="right" if name in ("epochs", "steps") else "left")
-    for trial in trials:
-        config = trial.config
-        steps = config.epochs * config.steps_per_epoch
-        label = condition_label(trial.condition)
-        table.add_row(label, str(config.seed), f"{config.epochs}", f"{steps:,}", trial.id)
-    out.print(table)
-    conditions = len(trials) // len(study.seeds)
-    out.print(f"{len(trials)} trials: {conditions} conditions x {len(study.seeds)} seeds")
+    out.print(space_table(study) if study.search else trials_table(trials))
+    for line in (headline(study), *forecast_lines(coming, placement)):
+        out.print(line)
 
 
 @app.command()
@@ -280,7 +311,10 @@ def trial(
     from nnclr_study.study.plan import plan_trials
     from nnclr_study.study.spec import load_study
 
-    trials = {planned.id: planned for planned in plan_trials(load_study(file))}
+    study = load_study(file)
+    if study.search:
+        raise UsageError(f"{file} is a search, which names its trials as it goes; `run` it")
+    trials = {planned.id: planned for planned in plan_trials(study)}
     if trial_id not in trials:
         raise UsageError(
             f"{file} has no trial {trial_id!r}; `nnclr-study plan {file}` prints them"

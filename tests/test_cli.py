@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, and with which exit code it ends."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from nnclr_study.study.spec import load_study
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["plan", "run", "status", "report", "trial", "data", "evaluate"]
+COMMANDS = ["plan", "run", "status", "report", "watch", "confirm", "trial", "data", "evaluate"]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 
 
@@ -72,6 +73,75 @@ def test_plan_as_json_holds_every_config(capsys):
     trials = plan_trials(load_study(QUICKSTART))
     assert told["study"] == "quickstart"
     assert told["trials"] == [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
+
+
+SPACES = QUICKSTART.parent
+
+
+def test_plan_packs_onto_the_cluster_it_is_told_of_and_forecasts_from_a_run(run_folder, capsys):
+    words = ["plan", str(QUICKSTART), "--nodes", "2", "--node-cpus", "8", "--node-gpus", "2"]
+    assert main([*words, "--gpus-per-trial", "0.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "packing: 8 at a time, 2 rounds; a trial has 1 worker(s) and 0.5 GPU(s)" in shown
+    assert "not known; measure with --probe" in shown
+    assert "resolves: differences to the baseline from 5.7 standard deviations" in shown
+    assert main([*words, "--like", str(run_folder.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "GPU-hours" in shown
+    assert "minutes with 4 at a time" in shown
+    assert main(["plan", str(QUICKSTART), "--like", str(run_folder.path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]
+    assert told["trials"] == 12
+    assert told["trial_hours"][0] > 0
+    assert main(["plan", str(QUICKSTART), "--node-cpus", "8", "--gpus-per-trial", "1"]) == 3
+    assert "cannot hold one trial" in capsys.readouterr().err
+
+
+def test_plan_probes_the_smallest_and_the_largest_trial(tmp_path, capsys):
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        '[study]\nname = "tiny"\nseeds = [1]\n[trial]\ndataset = "digits"\nbatch_size = 16\n'
+        "labelled_batch_size = 4\nwidth = 8\n[grid]\nqueue_size = [0, 20, 5_000]\n"
+    )
+    assert main(["plan", str(path), "--probe", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]
+    low, high = told["disk_bytes"]
+    assert high - low > 3 * 4 * 5_000 * 8
+    assert 0 < told["trial_hours"][0] < told["trial_hours"][1]
+
+
+def test_a_search_has_no_trial_to_look_inside_beforehand(capsys):
+    assert main(["trial", str(SPACES / "four_way.toml"), "0000_abcdef"]) == 2
+    assert "is a search" in capsys.readouterr().err
+
+
+def test_plan_tells_a_search_by_its_space(capsys):
+    assert main(["plan", str(SPACES / "four_way.toml")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^queue_size +1,050 to 98,304 \(log\)", shown, re.M)
+    assert re.search(r"^width +32 to 256 by 32", shown, re.M)
+    assert "a search for val_probe_top1: sampler tpe, early stopping asha" in shown
+    assert "ends after 60 trials" in shown
+
+
+def test_confirm_writes_a_study_once(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for trial in plan_trials(run_folder.study()):
+        run_folder.append_trial(ended(trial))
+    assert main(["confirm", str(run_folder.path), "-k", "2", "--seeds", "4"]) == 0
+    assert "12 trials: 3 conditions x 4 seeds" in capsys.readouterr().out
+    study = load_study(tmp_path / "quickstart_confirm.toml")
+    assert study.seeds == [4, 5, 6, 7]
+    assert main(["confirm", str(run_folder.path), "-k", "2", "--seeds", "4"]) == 0
+    assert main(["confirm", str(run_folder.path), "-k", "1"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_status_says_when_the_budget_is_spent(run_folder, capsys):
+    text = run_folder.study().text + "\n[budget]\ntrials = 3\n"
+    run_folder.study_file.write_text(text)
+    assert main(["status", str(run_folder.path)]) == 0
+    assert "budget reached: 3 of 3 trials; raise [budget] trials" in capsys.readouterr().out
 
 
 def test_status_counts_and_names_what_failed(run_folder, capsys):

@@ -32,6 +32,8 @@ def test_every_command_and_flag_it_names_exists(capsys):
         "run",
         "status",
         "report",
+        "watch",
+        "confirm",
         "trial",
         "data",
         "evaluate",
@@ -44,14 +46,15 @@ def test_every_command_and_flag_it_names_exists(capsys):
         for path in re.findall(r"search_spaces/\S+", rest):
             assert (ROOT / path).exists()
     flags = set(re.findall(r"`(--[a-z-]+)", README))
-    main(["run", "--help"])
-    assert flags - {"--json"} <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    for name in ("run", "plan"):
+        main([name, "--help"])
+    assert flags <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
 def test_its_study_file_is_one():
-    (text,) = blocks("toml")
-    study = parse_study(text, "README.md")
-    assert len(plan_trials(study)) == 4 * 5
+    grid, search = (parse_study(text, "README.md") for text in blocks("toml"))
+    assert len(plan_trials(grid)) == 5 * 5
+    assert search.knobs == ["queue_size", "optimizer", "lars_trust"]
 
 
 def test_its_tree_is_the_package():

@@ -77,6 +77,16 @@ class Axis:
     when: dict[str, Scalar] = field(default_factory=dict)
     """Searched only where other knobs have these values."""
 
+    @property
+    def least(self) -> int | float:
+        """The lowest value of a range."""
+        return int(self.low) if self.whole else self.low
+
+    @property
+    def most(self) -> int | float:
+        """The highest value of a range."""
+        return int(self.high) if self.whole else self.high
+
     def holds(self, value: Value) -> bool:
         """Tell whether the search could suggest a value."""
         if self.choices:

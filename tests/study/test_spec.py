@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnclr_study.errors import StudyFileError
+from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.spec import arms, load_study, parse_study
 
@@ -34,8 +35,24 @@ def problems(text):
 def test_every_shipped_study_plans_under_its_own_name(path):
     study = load_study(path)
     assert study.name == path.stem
-    assert plan_trials(study)
+    assert all(config.dataset for config in extremes(study))
     assert study.text.startswith(f"# nnclr-study run search_spaces/{path.name}\n")
+
+
+QUESTIONS = {
+    *("quickstart", "queue_size", "temperature", "augmentation", "width", "four_way"),
+    *("queue_size_x_temperature", "stl10_keras_example", "paper", "cifar10_resnet18"),
+    *("cifar10_queue_size", "cifar10_search"),
+}
+
+
+def test_the_shipped_questions_are_there():
+    assert {path.stem for path in SHIPPED} == QUESTIONS
+    sizes = load_study(SHIPPED[0].parent / "queue_size.toml")
+    assert (sizes.grid["queue_size"][0], max(sizes.grid["queue_size"])) == (0, 98_304)
+    assert len(plan_trials(sizes)) == 8 * 5
+    four = load_study(SHIPPED[0].parent / "four_way.toml")
+    assert four.knobs == ["queue_size", "temperature", "aug_strength", "width"]
 
 
 def test_the_keras_example_is_set_as_it_sets_itself():

@@ -1,0 +1,137 @@
+"""What a study will take, from what its trials or those of another run were seen to take."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import sqrt
+from statistics import fmean
+
+from pydantic import ValidationError
+from scipy.special import nctdtrinc, stdtrit
+
+from nnclr_study.errors import StudyFileError
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.search import Value
+from nnclr_study.study.spec import Study
+
+POWER = 0.8
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one trial went, or some steps of it."""
+
+    step_seconds: float
+    evaluation_seconds: float
+    """An epoch's time beside its steps."""
+    checkpoint_bytes: int | None = None
+
+    def seconds(self, config: TrialConfig) -> float:
+        """Return what a trial takes at this pace."""
+        steps = config.steps_per_epoch * self.step_seconds
+        return config.epochs * (steps + self.evaluation_seconds)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study will take; a span is from the fastest pace to the slowest. None: not known."""
+
+    trials: int | None
+    trial_hours: tuple[float, float] | None
+    """Of all trials, one after another."""
+    disk_bytes: tuple[int, int] | None
+    """Of their checkpoints."""
+    queue_bytes: int
+    """Of the largest support set, in the memory of each worker."""
+    smallest_difference: float | None
+    """In standard deviations of the difference paired by seed: what the seeds can resolve."""
+
+
+def forecast(study: Study, paces: Sequence[Pace] = ()) -> Forecast:
+    """Return what a study will take if its trials go as fast as others did."""
+    if study.search is None:
+        configs = [trial.config for trial in plan_trials(study)][: study.budget.trials]
+        count, comparisons = len(configs), len(configs) // len(study.seeds) - 1
+    else:
+        # Trained to the end; early stopping makes it less.
+        configs = list(extremes(study))[-1:]
+        count, comparisons = study.budget.trials or 0, 0
+        configs *= count
+    totals = [sum(map(pace.seconds, configs)) / 3600 for pace in paces]
+    sizes = [pace.checkpoint_bytes for pace in paces if pace.checkpoint_bytes is not None]
+    return Forecast(
+        trials=count or None,
+        trial_hours=(min(totals), max(totals)) if totals and count else None,
+        disk_bytes=(count * min(sizes), count * max(sizes)) if sizes and count else None,
+        queue_bytes=max(
+            4 * config.queue_size * config.projection_dim for config in configs or extremes(study)
+        ),
+        smallest_difference=smallest_difference(len(study.seeds), comparisons),
+    )
+
+
+def smallest_difference(pairs: int, comparisons: int) -> float | None:
+    """Return the difference of two conditions that paired seeds resolve with 80 % power.
+
+    In standard deviations of the paired difference, by a two-sided t-test at 5 %, Bonferroni over
+    the comparisons: the effect at which the noncentral t exceeds the critical value in 80 % of
+    studies (Cohen, Statistical Power Analysis, 1988, chapter 2). None: fewer than two pairs, or
+    nothing to compare.
+    """
+    if pairs < 2 or comparisons < 1:
+        return None
+    critical = stdtrit(pairs - 1, 1 - ALPHA / comparisons / 2)
+    return float(nctdtrinc(pairs - 1, 1 - POWER, critical)) / sqrt(pairs)
+
+
+def recorded(folder: RunFolder) -> list[Pace]:
+    """Return the pace of every trial of a run that has an epoch."""
+    epochs = folder.epochs()
+    paces = []
+    for trial in folder.planned():
+        if rows := epochs.get(trial.id):
+            step = fmean(row.train_seconds for row in rows) / trial.config.steps_per_epoch
+            file = folder.checkpoint(trial.id)
+            size = file.stat().st_size if file.is_file() else None
+            rest = fmean(row.seconds - row.train_seconds for row in rows)
+            paces.append(Pace(step, rest, size))
+    return paces
+
+
+def extremes(study: Study) -> tuple[TrialConfig, TrialConfig]:
+    """Return the trials whose steps do the least and the most work.
+
+    Raises:
+        StudyFileError: a search's space has no corner that is a trial.
+    """
+    if study.search is None:
+        configs: Iterable[TrialConfig] = (trial.config for trial in plan_trials(study))
+    else:
+        ends = [axis.choices or [axis.least, axis.most] for axis in study.search.space.values()]
+        corners = (dict(zip(study.search.space, values, strict=True)) for values in product(*ends))
+        configs = _fitting({**study.fixed, **corner} for corner in corners)
+    ordered = sorted(configs, key=_work)
+    if not ordered:
+        raise StudyFileError(
+            study.name, ["has a search whose lowest and highest values do not fit"]
+        )
+    return ordered[0], ordered[-1]
+
+
+def _fitting(corners: Iterable[dict[str, Value]]) -> list[TrialConfig]:
+    found = []
+    for knobs in corners:
+        try:
+            found.append(TrialConfig(**knobs))  # type: ignore[arg-type]
+        except ValidationError:
+            continue
+    return found
+
+
+def _work(config: TrialConfig) -> float:
+    """Return how the products of a step grow: encoder, then look-up."""
+    encoder = (config.width * config.image_size) ** 2
+    return config.global_batch * (encoder + 2.0 * config.queue_size * config.projection_dim)

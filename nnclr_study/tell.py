@@ -1,0 +1,108 @@
+"""What `plan` prints of a study and of what it will take."""
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+from typing import Protocol
+
+from rich.table import Table
+
+from nnclr_study.study.forecast import Forecast
+from nnclr_study.study.plan import Trial, condition_label, plan_trials, show_value
+from nnclr_study.study.spec import Study
+
+
+class Packed(Protocol):
+    """How trials lie on a cluster, as `sweep.resources.Placement`, which knows Ray."""
+
+    @property
+    def runner(self) -> str: ...  # noqa: D102
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+    @property
+    def gpus_per_worker(self) -> float: ...  # noqa: D102
+    @property
+    def max_concurrent(self) -> int: ...  # noqa: D102
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """Return a line a trial."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("condition", "seed", "epochs", "steps", "trial"):
+        table.add_column(name, justify="right" if name in ("epochs", "steps") else "left")
+    for trial in trials:
+        config = trial.config
+        steps = config.epochs * config.steps_per_epoch
+        label = condition_label(trial.condition)
+        table.add_row(label, str(config.seed), f"{config.epochs}", f"{steps:,}", trial.id)
+    return table
+
+
+def space_table(study: Study) -> Table:
+    """Return a line a searched knob."""
+    assert study.search is not None
+    table = Table(box=None, pad_edge=False)
+    for name in ("searched", "values", "where"):
+        table.add_column(name)
+    for knob, axis in study.search.space.items():
+        if axis.choices:
+            values = ", ".join(map(show_value, axis.choices))
+        else:
+            spaced = " (log)" if axis.log else f" by {axis.step:g}" if axis.step else ""
+            values = f"{show_value(axis.least)} to {show_value(axis.most)}{spaced}"
+        where = ", ".join(f"{other} = {show_value(value)}" for other, value in axis.when.items())
+        table.add_row(knob, values, where)
+    return table
+
+
+def headline(study: Study) -> str:
+    """Return a study's size in a line."""
+    if study.search is None:
+        count, seeds = len(plan_trials(study)), len(study.seeds)
+        return f"{count} trials: {count // seeds} conditions x {seeds} seeds"
+    table, limits = study.search.table, study.budget.model_dump(exclude={"max_failures"})
+    ends = " or ".join(f"{n:,g} {name.replace('_', '-')}" for name, n in limits.items() if n)
+    return (
+        f"a search for {' and '.join(table.objectives)}: sampler {table.sampler}, early stopping "
+        f"{table.early_stopping}, ends after {ends}"
+    )
+
+
+def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
+    """Yield a forecast line by line."""
+    gpus = placement.gpus_per_worker * placement.workers if placement else 0
+    at_once = placement.max_concurrent if placement else 1
+    if placement is not None:
+        times = ceil(coming.trials / at_once) if coming.trials else 0
+        rounds = f", {times} {'round' if times == 1 else 'rounds'}" if times else ""
+        yield (
+            f"packing: {at_once} at a time{rounds}; a trial has {placement.workers} worker(s) "
+            f"and {gpus:g} GPU(s), runner {placement.runner}"
+        )
+    if coming.trial_hours is None:
+        yield "time and disk: not known; measure with --probe, or give an earlier run with --like"
+    else:
+        low, high = coming.trial_hours
+        yield f"time: {_time(low, high)} of trials"
+        if placement is not None and coming.trials:
+            lanes = min(at_once, coming.trials)
+            yield f"    = {_time(low / lanes, high / lanes)} with {lanes} at a time"
+            if gpus:
+                yield f"    = {_span(low * gpus, high * gpus)} GPU-hours"
+    if coming.disk_bytes is not None:
+        low, high = coming.disk_bytes
+        yield f"disk: {_span(low / 1e9, high / 1e9)} GB of checkpoints"
+    yield f"queue: at most {coming.queue_bytes / 1e6:,.1f} MB of each worker's memory"
+    if coming.smallest_difference is not None:
+        yield (
+            f"resolves: differences to the baseline from {coming.smallest_difference:.1f} "
+            "standard deviations of a paired difference on (80 % power, 5 %, Bonferroni)"
+        )
+
+
+def _time(low: float, high: float) -> str:
+    return f"{_span(low, high)} hours" if high >= 1 else f"{_span(60 * low, 60 * high)} minutes"
+
+
+def _span(low: float, high: float) -> str:
+    shown = [f"{value:.2g}" if value < 10 else f"{value:,.0f}" for value in (low, high)]
+    return shown[0] if shown[0] == shown[1] else " to ".join(shown)
