@@ -34,11 +34,13 @@ from rich.console import Console
 from nnclr_study.errors import ClusterError
 from nnclr_study.study import provenance
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
 from nnclr_study.sweep.mirror import Mirror
+from nnclr_study.sweep.nodes import Facts, alive, bring, check
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.resources import Demand, Node, Placement, place
 from nnclr_study.sweep.suggestions import EarlyStopping, Suggestions, searched
@@ -89,12 +91,15 @@ def run_study(
         StudyFileError: hardly any values of a search's space fit each other.
         UsageError: the demand contradicts itself.
     """
-    _check_data([trial.config for trial in todo] or [TrialConfig(**study.fixed)], how.data)  # type: ignore[arg-type]
+    configs = [trial.config for trial in todo] or list(extremes(study))
+    images = _prepare(configs, how.data)
     with _cluster(how.address):
-        nodes = _nodes()
+        nodes = _resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":
             _check_state_api()
+        ready = _Ready(folder.path.resolve(), images)
+        ready.make(alive())
         mirror = Mirror(study, folder, how.optuna_storage)
         trials = iter(todo)
         if study.search:
@@ -107,29 +112,23 @@ def run_study(
         again = [trial.id for trial in todo]
         with Progress(console, study, folder, None if study.search else list(todo)) as progress:
             recorder = Recorder(study, folder, again, session, mirror, progress, changed)
-            suggestions = Suggestions(trials, recorder, _Room(how.demand, placement))
-            name = f"session-{number}"
-            _tuner(suggestions, recorder, folder, placement, nodes, how.data, name).fit()
+            room = _Room(how.demand, placement, ready, progress)
+            suggestions = Suggestions(trials, recorder, room)
+            job = Job(
+                checkpoints=folder.checkpoints.resolve(),
+                data=how.data.resolve(),
+                images=images,
+                placement=placement,
+                ray_storage=folder.ray.resolve(),
+                # A GPU that was only declared has no accelerator type; nccl would wait for it.
+                nccl=placement.gpus_per_worker > 0
+                and any(key.startswith("accelerator_type:") for node in nodes for key in node),
+            )
+            _tuner(suggestions, recorder, job, f"session-{number}").fit()
 
 
-def _tuner(
-    suggestions: Suggestions,
-    recorder: Recorder,
-    folder: RunFolder,
-    placement: Placement,
-    nodes: Sequence[Node],
-    data: Path,
-    name: str,
-) -> tune.Tuner:
-    job = Job(
-        checkpoints=folder.checkpoints.resolve(),
-        data=data.resolve(),
-        placement=placement,
-        ray_storage=folder.ray.resolve(),
-        # A GPU that was only declared has no accelerator type; nccl would wait for it.
-        nccl=placement.gpus_per_worker > 0
-        and any(key.startswith("accelerator_type:") for node in nodes for key in node),
-    )
+def _tuner(suggestions: Suggestions, recorder: Recorder, job: Job, name: str) -> tune.Tuner:
+    placement = job.placement
     if placement.runner == "in-process":
         function, slot = in_process, {"cpu": 1.0, "gpu": placement.gpus_per_worker}
     else:
@@ -145,7 +144,7 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(folder.ray.resolve()),
+            storage_path=str(job.ray_storage),
             stop=EarlyStopping(recorder),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -158,26 +157,52 @@ def _trial_id(trial: tune.experiment.Trial) -> str:
     return str(trial.config["trial_id"])
 
 
+class _Ready:
+    """Makes nodes ready for trials: each once, and a lone one needs nothing."""
+
+    def __init__(self, run: Path, images: Sequence[Path]) -> None:
+        self._run = run
+        self._images = images
+        self._known: set[str] = set()
+
+    def make(self, nodes: Sequence[Facts]) -> None:
+        """Check nodes that are new, and send them the images that they lack."""
+        new = [node for node in nodes if node["NodeID"] not in self._known]
+        self._known |= {node["NodeID"] for node in new}
+        if new and len(nodes) > 1:
+            check(new, self._run)
+            for path in self._images:
+                bring(new, path)
+
+
 class _Room:
     """How many trials at a time the cluster holds, asked anew now and then: nodes may join."""
 
-    def __init__(self, demand: Demand, placement: Placement) -> None:
+    def __init__(
+        self, demand: Demand, placement: Placement, ready: _Ready, progress: Progress
+    ) -> None:
         self._demand = replace(demand, runner=placement.runner)
         self._room = placement.max_concurrent
+        self._ready = ready
+        self._progress = progress
         self._asked = monotonic()
 
     def __call__(self) -> int:
         if monotonic() - self._asked > ASK_AGAIN_SECONDS:
             self._asked = monotonic()
             try:
-                self._room = place(self._demand, _nodes()).max_concurrent
+                self._ready.make(alive())
+            except ClusterError as error:  # its trials will fail, and say so
+                self._progress.say(str(error))
+            try:
+                self._room = place(self._demand, _resources()).max_concurrent
             except ClusterError:
                 self._room = 0  # until a node is back
         return self._room
 
 
-def _nodes() -> list[Node]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _resources() -> list[Node]:
+    return [node["Resources"] for node in alive()]
 
 
 def _warm_start(study: Study, mirror: Mirror) -> Iterator[str]:
@@ -236,13 +261,17 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _check_data(configs: Sequence[TrialConfig], data: Path) -> None:
-    """Prepare the images, and load them once for every way in which trials differ in them."""
-    for name, size in {(config.dataset, config.image_size) for config in configs}:
-        prepare(name, size, data)
+def _prepare(configs: Sequence[TrialConfig], data: Path) -> list[Path]:
+    """Prepare the images of trials, and return the folders in which they lie.
+
+    They are loaded once for every way in which trials differ in them, which may not work.
+    """
+    sets = {(config.dataset, config.image_size) for config in configs}
+    found = [prepare(name, size, data.resolve()).path for name, size in sorted(sets)]
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data)
+    return [path for path in found if path is not None]
 
 
 def _check_state_api() -> None:

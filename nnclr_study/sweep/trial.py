@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import ray.train
@@ -25,6 +26,8 @@ from nnclr_study.trainer.world import CPU, World
 
 RETRIES = 2
 """How often a trial whose process or node died goes on from its last epoch."""
+PATIENCE_SECONDS = 300.0
+"""How long a trial waits for its images."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Job:
     checkpoints: Path
     """Folder of one file a trial."""
     data: Path
+    images: list[Path]
+    """Prepared data sets, in `data`; one may still be on its way to a node that joined late."""
     placement: Placement
     ray_storage: Path
     nccl: bool
@@ -95,6 +100,8 @@ def _run(
         told = {"row": row.model_dump(), "ran": snapshot.config.model_dump()}
         report(told | facts | {"peak_memory_bytes": peak})
 
+    for path in job.images:
+        _await(path)
     forget_peak_memory(world.device)
     try:
         resume = checkpoint.load(saved)
@@ -108,6 +115,12 @@ def _run(
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.
         report({"failed": reason(error)} | facts)
+
+
+def _await(path: Path) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while not path.exists() and monotonic() < deadline:
+        sleep(0.5)
 
 
 def reason(error: BaseException | None) -> str:

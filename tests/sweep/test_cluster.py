@@ -1,0 +1,234 @@
+"""Studies on clusters of several nodes, emulated on this machine with GPUs that are declared."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from nnclr_study.errors import ClusterError
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.sweep import nodes
+from tests.sweep.test_engine import STUDY, call, command
+from tests.sweep.test_engine import small as small
+
+pytestmark = pytest.mark.ray
+
+SEARCH = """
+[study]
+name = "hunt"
+seeds = [1]
+[budget]
+trials = 4
+[trial]
+dataset = "digits"
+epochs = 9
+steps_per_epoch = 4
+batch_size = 32
+labelled_batch_size = 8
+width = 16
+[search]
+sampler = "random"
+[search.space]
+temperature = { low = 0.05, high = 0.5, log = true }
+"""
+
+
+@contextmanager
+def cluster(*wanted):
+    """Start a cluster of nodes with these resources, the first of them the head."""
+    head, *others = wanted
+    made = Cluster(
+        initialize_head=True,
+        head_node_args=head | {"include_dashboard": True, "dashboard_port": 0},
+    )
+    try:
+        for other in others:
+            made.add_node(**other)
+        made.wait_for_nodes()
+        yield made
+    finally:
+        made.shutdown()
+
+
+@contextmanager
+def joined(made):
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def free(made, within):
+    """Return the free GPUs, after waiting a while for all of them."""
+    with joined(made):
+        for _ in range(within):
+            if ray.available_resources().get("GPU") == ray.cluster_resources()["GPU"]:
+                break
+            time.sleep(1)
+        return ray.available_resources().get("GPU", 0.0)
+
+
+def test_small_trials_share_the_gpus_of_nodes_that_have_some(small, tmp_path):
+    wanted = {"num_cpus": 1}, {"num_cpus": 2, "num_gpus": 1}, {"num_cpus": 2, "num_gpus": 1}
+    with cluster(*wanted) as made:
+        words = ("--address", made.address, "--gpus-per-trial", "0.5")
+        done = call("run", small, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = RunFolder.open(tmp_path / "runs" / "small")
+        (session,) = folder.sessions()
+        assert (session.nodes, session.gpus, session.max_concurrent) == (3, 2, 4)
+        assert session.runner == "in-process"
+        rows = folder.trials().values()
+        assert {row.status for row in rows} == {"finished"}
+        assert all(row.gpu_seconds == pytest.approx(row.seconds / 2) for row in rows)
+
+
+def test_two_worker_trials_cross_nodes_and_more_of_them_than_fit_do_not_lock_up(small, tmp_path):
+    wanted = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}, {"num_cpus": 1, "num_gpus": 1}
+    with cluster(*wanted) as made:
+        small.write_text(STUDY.replace("epochs = 4", "epochs = 2"))
+        words = ("--address", made.address, "--workers", "2", "--gpus-per-trial", "2")
+        done = call("run", small, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = RunFolder.open(tmp_path / "runs" / "small")
+        (session,) = folder.sessions()
+        assert (session.workers, session.max_concurrent, session.runner) == (2, 1, "train")
+        assert len(folder.trials()) == 4
+        assert free(made, within=15) == 2
+
+
+def test_a_search_gives_the_gpus_of_what_it_stops_back(tmp_path):
+    (tmp_path / "hunt.toml").write_text(SEARCH)
+    with cluster({"num_cpus": 3, "num_gpus": 2}) as made:
+        done = call("run", "hunt.toml", "--address", made.address, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = RunFolder.open(tmp_path / "runs" / "hunt")
+        assert folder.sessions()[0].runner == "train"
+        statuses = {row.status for row in folder.trials().values()}
+        assert len(folder.trials()) == 4
+        assert statuses == {"finished", "stopped"}
+        assert free(made, within=30) == 2
+
+
+def test_a_node_that_joins_is_put_to_use(small, tmp_path):
+    small.write_text(STUDY.replace("[1, 2]", "[1, 2, 3]").replace("epochs = 4", "epochs = 60"))
+    with cluster({"num_cpus": 1}) as made:
+        process = subprocess.Popen(
+            command("run", small, "--address", made.address),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
+        while process.poll() is None and not epochs.exists():
+            time.sleep(0.1)
+        made.add_node(num_cpus=1)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    folder = RunFolder.open(tmp_path / "runs" / "small")
+    assert folder.sessions()[0].max_concurrent == 1
+    ends = sorted((row.ended_at.timestamp(), row.seconds) for row in folder.trials().values())
+    assert any(
+        later - took < earlier - 0.5 for (earlier, _), (later, took) in itertools.pairwise(ends)
+    ), "no two trials ran at once"
+
+
+@contextmanager
+def apart(made, *hidden):
+    """Let a node join that sees empty folders in the place of these."""
+    mounts = " && ".join(f"mount -t tmpfs none {path}" for path in hidden)
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    script = f'{mounts} && exec "$@"'
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            *ray_command,
+            f"--address={made.address}",
+            "--num-cpus=1",
+            "--disable-usage-stats",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        with joined(made):
+            before = 1
+            for _ in range(60):
+                if len(nodes.alive()) > before:
+                    break
+                time.sleep(0.5)
+            else:
+                raise AssertionError("the node did not join")
+        yield
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+needs_mounts = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0,
+    reason="this user may not make a mount namespace",
+)
+
+
+@needs_mounts
+def test_storage_that_a_node_does_not_see_is_refused_before_the_first_trial(small, tmp_path):
+    storage = tmp_path / "runs"
+    storage.mkdir()
+    with cluster({"num_cpus": 1}) as made, apart(made, storage):
+        done = call("run", small, "--address", made.address, cwd=tmp_path)
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert "does not see" in done.stderr
+        assert "--storage" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (storage / "small" / "sessions.jsonl").exists()
+
+
+@needs_mounts
+def test_images_reach_a_node_that_lacks_them_once_and_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(nodes, "CHUNK_BYTES", 1_000)
+    data = tmp_path / "data"
+    images = data / "prepared" / "waves"
+    images.mkdir(parents=True)
+    content = {"train.npy": os.urandom(4_321), "empty.npy": b"", "about.json": b"{}" * 500}
+    for name, text in content.items():
+        (images / name).write_bytes(text)
+    with cluster({"num_cpus": 1}) as made, apart(made, data), joined(made):
+        everywhere = nodes.alive()
+        assert nodes.bring(everywhere, images) == 1
+        assert nodes.bring(everywhere, images) == 0, "it is there now"
+        for read in nodes._on_each(everywhere, _read, images):
+            assert read == content
+        (images / "train.npy").write_bytes(b"another")
+        assert nodes.bring(everywhere, images) == 1, "of another size"
+
+
+def test_a_node_that_cannot_be_prepared_is_named(tmp_path):
+    with cluster({"num_cpus": 1}) as made, joined(made):
+        with pytest.raises(ClusterError, match=r"cannot be prepared: .*no such thing"):
+            nodes._on_each(nodes.alive(), _fail)
+        nodes.check(nodes.alive(), tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+def _read(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _fail():
+    raise OSError("no such thing")
