@@ -7,14 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from nnclr_study.errors import RunFolderError, StudyError, UsageError
+
+if TYPE_CHECKING:
+    from nnclr_study.study.run_folder import RunFolder
+    from nnclr_study.sweep.store import Store
 
 app = typer.Typer(
     name="nnclr-study",
@@ -93,8 +98,12 @@ def plan(
 def run(
     file: StudyFile,
     storage: Annotated[
-        Path, typer.Option(help="Folder of run folders; this study's is STORAGE/NAME")
-    ] = Path("runs"),
+        str,
+        typer.Option(
+            help="Folder of run folders; this study's is STORAGE/NAME. Or s3://BUCKET/FOLDER, "
+            "with a working copy in runs"
+        ),
+    ] = "runs",
     data: DataFolder = Path("data"),
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join, as auto; default: start one here")
@@ -130,8 +139,15 @@ def run(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
-    folder = RunFolder.create(storage / study.name)
-    with _page_of_an_interrupted(folder.path), folder.lock():
+    store = None
+    if "://" in storage:
+        from nnclr_study.sweep.store import Store
+
+        store, storage = Store(storage, study.name), "runs"
+    folder = RunFolder.create(Path(storage) / study.name)
+    with _sent(folder, store), folder.lock():
+        if store:
+            store.pull(folder.path)
         todo = folder.keep(study).todo(study, retry_failed)
         over = spent_by(folder, study, retry_failed).exhausts(study.budget)
         more = bool(todo or study.search)
@@ -141,8 +157,9 @@ def run(
             from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
-            how = How(demand, data, address, optuna_storage)
-            with Interim(folder.path) as page:
+            how = How(demand, data, address, optuna_storage, store)
+            send = partial(store.push, folder.path) if store else lambda: None
+            with Interim(folder.path, send) as page:
                 run_study(study, folder, todo, how, out, page.changed)
         known, ended = folder.planned(study), folder.trials()
         counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
@@ -163,16 +180,20 @@ def run(
 
 
 @contextmanager
-def _page_of_an_interrupted(run: Path) -> Iterator[None]:
-    """Build the page of a run that Ctrl-C ends, so that none is left that says it runs."""
+def _sent(folder: "RunFolder", store: "Store | None") -> Iterator[None]:
+    """Send a run folder in the end; after Ctrl-C with a page that does not say it runs."""
     try:
         yield
     except KeyboardInterrupt:
         from nnclr_study.report.page import build_report
 
         with suppress(StudyError):
-            build_report(run)
+            build_report(folder.path)
+            if store:
+                store.push(folder.path)
         raise
+    if store:
+        store.push(folder.path)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The page while a study runs: built anew as rows come, and served on this machine."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,10 +24,22 @@ SERVED = {
 
 
 class Interim:
-    """Keeps a run's page up to date in a thread of its own, until the context ends."""
+    """Keeps a run's page up to date in a thread of its own, until the context ends.
 
-    def __init__(self, run: Path, every: float = BUILD_SECONDS) -> None:
+    Args:
+        run: the run folder.
+        then: called after each build.
+        every: least seconds from one build to the next.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        then: Callable[[], None] = lambda: None,
+        every: float = BUILD_SECONDS,
+    ) -> None:
         self._run = run
+        self._then = then
         self._every = every
         self._changed, self._over = Event(), Event()
         self._thread = Thread(target=self._work, daemon=True)
@@ -58,6 +70,7 @@ class Interim:
                 return
             with suppress(StudyError):  # told by the last build, which is not in a thread
                 build_report(self._run)
+                self._then()
             self._over.wait(self._every)
 
 

@@ -43,6 +43,7 @@ from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.nodes import Facts, alive, bring, check
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.resources import Demand, Node, Placement, place
+from nnclr_study.sweep.store import Store
 from nnclr_study.sweep.suggestions import EarlyStopping, Suggestions, searched
 from nnclr_study.sweep.terminal import Progress
 from nnclr_study.sweep.trial import RETRIES, Job, in_process, with_trainer
@@ -63,6 +64,8 @@ class How:
     """Of a Ray cluster; None: one is started on this machine."""
     optuna_storage: str | None = None
     """SQLAlchemy URL; None: a journal file in the run folder."""
+    store: Store | None = None
+    """Of the run folder's twin; None: all nodes see the run folder."""
 
 
 def run_study(
@@ -98,7 +101,7 @@ def run_study(
         placement = place(how.demand, nodes)
         if placement.runner == "train":
             _check_state_api()
-        ready = _Ready(folder.path.resolve(), images)
+        ready = _Ready(None if how.store else folder.path.resolve(), images)
         ready.make(alive())
         mirror = Mirror(study, folder, how.optuna_storage)
         trials = iter(todo)
@@ -119,7 +122,8 @@ def run_study(
                 data=how.data.resolve(),
                 images=images,
                 placement=placement,
-                ray_storage=folder.ray.resolve(),
+                ray_storage=f"{how.store.path}/ray" if how.store else str(folder.ray.resolve()),
+                store=how.store,
                 # A GPU that was only declared has no accelerator type; nccl would wait for it.
                 nccl=placement.gpus_per_worker > 0
                 and any(key.startswith("accelerator_type:") for node in nodes for key in node),
@@ -144,7 +148,8 @@ def _tuner(suggestions: Suggestions, recorder: Recorder, job: Job, name: str) ->
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(job.ray_storage),
+            storage_path=job.ray_storage,
+            storage_filesystem=job.store.filesystem if job.store else None,
             stop=EarlyStopping(recorder),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -160,7 +165,7 @@ def _trial_id(trial: tune.experiment.Trial) -> str:
 class _Ready:
     """Makes nodes ready for trials: each once, and a lone one needs nothing."""
 
-    def __init__(self, run: Path, images: Sequence[Path]) -> None:
+    def __init__(self, run: Path | None, images: Sequence[Path]) -> None:
         self._run = run
         self._images = images
         self._known: set[str] = set()

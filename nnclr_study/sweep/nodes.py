@@ -1,6 +1,7 @@
 """What every node must have before the first trial: this package, the run folder, the images."""
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ def alive() -> list[Facts]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def check(nodes: Sequence[Facts], run: Path) -> None:
-    """Make sure that a study's trials could run on every node, and leave their rows.
+def check(nodes: Sequence[Facts], run: Path | None) -> None:
+    """Make sure that a study's trials could run on every node, and keep their checkpoints.
 
     Raises:
         ClusterError: a node has another version of this package or none, or does not see the run
-            folder.
+            folder, if there is one that it should see.
     """
-    mark = run / f".seen-{uuid4().hex}"
+    mark = (run or Path(tempfile.gettempdir())) / f".seen-{uuid4().hex}"
     mark.touch()
     try:
         found = _on_each(nodes, _look, mark)
@@ -44,10 +45,10 @@ def check(nodes: Sequence[Facts], run: Path) -> None:
                 f"node {node} has nnclr-study {version}, and this is {nnclr_study.__version__}; "
                 "install the same version on every node"
             )
-        if not sees:
+        if run is not None and not sees:
             raise ClusterError(
                 f"node {node} does not see {run}, where trials keep their checkpoints; give a "
-                "folder that all nodes share with --storage, or a single machine's cluster"
+                "folder that all nodes share, or an object store, with --storage"
             )
 
 

@@ -18,6 +18,7 @@ from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.run_folder import checkpoint_file
 from nnclr_study.sweep.resources import Placement
+from nnclr_study.sweep.store import Store
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.loop import DivergedError, Snapshot, train
@@ -40,7 +41,10 @@ class Job:
     images: list[Path]
     """Prepared data sets, in `data`; one may still be on its way to a node that joined late."""
     placement: Placement
-    ray_storage: Path
+    ray_storage: str
+    """Folder of Ray's own files."""
+    store: Store | None
+    """Where checkpoints are kept as well; None: every node sees `checkpoints`."""
     nccl: bool
 
 
@@ -66,7 +70,8 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
             run_config=ray.train.RunConfig(
                 # Stable, so that a retried driver finds the run of the one before.
                 name=f"{context.get_experiment_name()}-{params['trial_id']}",
-                storage_path=str(job.ray_storage),
+                storage_path=job.ray_storage,
+                storage_filesystem=job.store.filesystem if job.store else None,
                 callbacks=[TuneReportCallback()],
                 failure_config=ray.train.FailureConfig(max_failures=RETRIES),
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),
@@ -104,6 +109,8 @@ def _run(
         _await(path)
     forget_peak_memory(world.device)
     try:
+        if job.store:
+            job.store.get(f"checkpoints/{saved.name}", saved)
         resume = checkpoint.load(saved)
         if resume is not None:
             for row in resume.rows:
@@ -111,6 +118,8 @@ def _run(
         for snapshot in train(config, load_dataset(config, job.data), world, resume):
             if world.rank == 0:
                 checkpoint.save(snapshot, saved)
+                if job.store:
+                    job.store.put(saved, f"checkpoints/{saved.name}")
             tell(snapshot.rows[-1], snapshot)
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.

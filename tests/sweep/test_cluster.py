@@ -147,19 +147,9 @@ def apart(made, *hidden):
     mounts = " && ".join(f"mount -t tmpfs none {path}" for path in hidden)
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
     script = f'{mounts} && exec "$@"'
+    joining = [f"--address={made.address}", "--num-cpus=1", "--disable-usage-stats"]
     process = subprocess.Popen(
-        [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            script,
-            "sh",
-            *ray_command,
-            f"--address={made.address}",
-            "--num-cpus=1",
-            "--disable-usage-stats",
-        ],
+        ["unshare", "--mount", "sh", "-c", script, "sh", *ray_command, *joining],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

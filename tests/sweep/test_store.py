@@ -1,0 +1,124 @@
+"""A run folder in an object store: moto's S3, on this machine."""
+
+import os
+import shutil
+import socket
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from nnclr_study.errors import ClusterError
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep.store import Store
+from tests.study.test_run_folder import epoch
+from tests.study.test_spec import GOOD
+from tests.sweep.test_engine import call, rows
+from tests.sweep.test_engine import small as small
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """Return the URI of an empty bucket."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+    client.create_bucket(Bucket="lab")
+    yield f"s3://lab/studies?endpoint_override=127.0.0.1:{port}&scheme=http"
+    server.stop()
+
+
+def test_a_run_folder_comes_back_as_it_was_sent(bucket, tmp_path):
+    folder = RunFolder.create(tmp_path / "good").keep(parse_study(GOOD, "good.toml"))
+    folder.append_epoch("t", epoch(1))
+    folder.report.mkdir()
+    (folder.report / "index.html").write_text("page")
+    (folder.path / "lock").write_text("process 1")
+    store = Store(bucket, "good")
+    store.push(folder.path)
+    fresh = RunFolder.create(tmp_path / "fresh")
+    store.pull(fresh.path)
+    assert fresh.epochs() == folder.epochs()
+    assert fresh.study() == folder.study()
+    assert not (fresh.path / "lock").exists()
+    assert store.get("report/index.html", tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_text() == "page"
+    assert not store.get("checkpoints/t.safetensors", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_rows_that_are_longer_here_stay(bucket, tmp_path):
+    folder = RunFolder.create(tmp_path / "good").keep(parse_study(GOOD, "good.toml"))
+    folder.append_epoch("t", epoch(1))
+    store = Store(bucket, "good")
+    store.push(folder.path)
+    folder.append_epoch("t", epoch(2))
+    store.pull(folder.path)
+    assert len(folder.epochs()["t"]) == 2
+    store.push(folder.path)
+    (folder.path / "epochs.jsonl").write_text("")
+    store.pull(folder.path)
+    assert len(folder.epochs()["t"]) == 2
+
+
+@pytest.mark.parametrize("uri", ["s3://lab2/x", "nowhere://x", "s3://"])
+def test_a_store_that_cannot_be_used_is_told(bucket, tmp_path, uri):
+    (tmp_path / "study.toml").write_text("x")
+    query = bucket.partition("?")[2] if uri.startswith("s3://lab") else ""
+    with pytest.raises(ClusterError, match="cannot be used") as caught:
+        Store(f"{uri}?{query}", "x").push(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "--storage" in str(caught.value)
+
+
+@pytest.mark.ray
+def test_a_study_goes_on_from_the_store_alone(small, bucket, tmp_path):
+    for runner in ("in-process", "train"):
+        words = ("--storage", bucket, "--runner", runner)
+        first = call("run", small, *words, cwd=tmp_path)
+        assert first.returncode == 0, first.stdout + first.stderr
+        whole = rows(tmp_path / "runs" / "small")
+        shutil.rmtree(tmp_path / "runs")
+        again = call("run", small, *words, cwd=tmp_path)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "all 4 trials have ended: 4 finished" in again.stdout
+        assert rows(tmp_path / "runs" / "small") == whole
+
+        # As if the machine had been lost after two of the four had ended.
+        store = Store(bucket, "small")
+        ended = tmp_path / "runs" / "small" / "trials.jsonl"
+        ended.write_text("".join(ended.read_text().splitlines(keepends=True)[:2]))
+        store.push(ended.parent)
+        shutil.rmtree(tmp_path / "runs")
+        resumed = call("run", small, *words, cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+        assert resumed.stdout.count("finished  queue_size") == 2
+        assert rows(tmp_path / "runs" / "small") == whole, "from their checkpoints"
+        client = boto3.client("s3", endpoint_url=_endpoint(bucket))
+        client.delete_objects(
+            Bucket="lab",
+            Delete={
+                "Objects": [
+                    {"Key": found["Key"]}
+                    for found in client.list_objects_v2(Bucket="lab")["Contents"]
+                ]
+            },
+        )
+        shutil.rmtree(tmp_path / "runs")
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "test"
+
+
+def _endpoint(uri):
+    return f"http://{uri.partition('endpoint_override=')[2].partition('&')[0]}"
