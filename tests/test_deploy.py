@@ -369,7 +369,7 @@ def test_slurm_starts_ray_on_every_node_and_waits_for_all(slurm, tmp_path):
     params = parse(shlex.split(run)[1:])
     assert str(params["file"]) == "search_spaces/queue_size.toml"
     assert params["address"] == "10.0.0.1:6379"
-    assert params["storage"] == tmp_path / "shared" / "runs"
+    assert Path(params["storage"]) == tmp_path / "shared" / "runs"
     assert not lines(slurm.log, "scontrol requeue")
 
 

@@ -294,7 +294,8 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(
             f"no Optuna storage at {url or journal}: {reason}; give an SQLAlchemy URL, as "
-            "sqlite:///optuna.db or postgresql://USER@HOST/DATABASE, or leave --optuna-storage out"
+            "sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "
+            "--optuna-storage out"
         ) from error
 
 

@@ -1,6 +1,12 @@
 """What Optuna's storage holds of a study: the same as its rows, whatever happened before."""
 
 import math
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -229,7 +235,11 @@ def test_a_space_whose_values_never_fit_is_told(tmp_path):
 
 def test_a_storage_that_cannot_be_had_is_told(tmp_path):
     study, folder = folder_of(GOOD, tmp_path)
-    for url in ("sqlite:////nowhere/at/all.db", "postgresql://nobody@127.0.0.1:1/x", "what"):
+    for url in (
+        "sqlite:////nowhere/at/all.db",
+        "postgresql+psycopg://nobody@127.0.0.1:1/x",
+        "what",
+    ):
         with pytest.raises(ClusterError, match="SQLAlchemy URL") as caught:
             Mirror(study, folder, url)
         assert "\n" not in str(caught.value)
@@ -240,3 +250,42 @@ def test_a_suggestion_is_whole_where_the_knob_is(tmp_path):
     params = suggest(Mirror(study, folder).study.ask(), study.search)
     assert type(params["queue_size"]) is int
     assert type(params["temperature"]) is float
+
+
+@pytest.fixture
+def postgres():
+    """Return the URL of an empty database on a server of its own."""
+    if shutil.which("pg_ctl") is None:
+        pytest.skip("no PostgreSQL server is installed")
+    if os.getuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        as_user = []
+        if os.getuid() == 0:
+            shutil.chown(home, "postgres")
+            as_user = ["runuser", "-u", "postgres", "--"]
+        options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
+        for words in (
+            ["initdb", "-D", f"{home}/data", "-U", "lab", "-A", "trust"],
+            ["pg_ctl", "-D", f"{home}/data", "-w", "-l", f"{home}/log", "-o", options, "start"],
+        ):
+            subprocess.run([*as_user, *words], check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
+        yield f"postgresql+psycopg://lab@127.0.0.1:{port}/postgres"
+        stop = ["pg_ctl", "-D", f"{home}/data", "-m", "immediate", "stop"]
+        subprocess.run([*as_user, *stop], check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
+
+
+def test_postgresql_holds_a_search_too(tmp_path, postgres):
+    study, folder = hunt(tmp_path)
+    mirror = Mirror(study, folder, postgres)
+    trials = searched(study, folder, mirror, [])
+    finish(folder, mirror, next(trials), 0.9, gpu_seconds=50.0)
+    stopped = next(trials)
+    mirror.epoch(stopped.id, epoch(1, 0.1))
+    mirror.end(ended(stopped, "stopped"), epoch(1, 0.1))
+    shown = Mirror(study, folder, postgres).study.get_trials()
+    assert [trial.state for trial in shown] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert shown[0].user_attrs["gpu_seconds"] == 50.0
+    assert shown[1].intermediate_values == {1: 0.1}

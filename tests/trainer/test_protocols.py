@@ -45,8 +45,10 @@ def test_a_protocol_gives_the_same_twice_and_never_chooses_on_test(trial, protoc
         assert first.chosen["step"] in (3, 6)
 
 
-def test_pretrained_weights_are_where_fine_tuning_starts(trial):
+def test_pretrained_weights_are_where_fine_tuning_starts(trial, monkeypatch):
     snapshot, digits = trial
+    monkeypatch.setattr(protocols, "STEPS", 30)  # after six, all stand at chance
+    monkeypatch.setattr(protocols, "CHECK_EVERY", 15)
     pretrained, afresh = (
         score(f"{kind}-100", snapshot, digits, World()) for kind in ("finetune", "supervised")
     )
