@@ -45,7 +45,7 @@ queue_size = [0, 100, 800, 3_200]
 def main() -> None:
     """Run the study and print where its time went."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="in each of 10 epochs")
+    parser.add_argument("--steps", type=int, default=250, help="in each of 10 epochs")
     parser.add_argument("--runner", default="auto", help="as `nnclr-study run` takes it")
     args = parser.parse_args()
     print(machine())

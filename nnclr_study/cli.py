@@ -106,7 +106,11 @@ def run(
     ] = "runs",
     data: DataFolder = Path("data"),
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join, as auto; default: start one here")
+        str | None,
+        typer.Option(
+            help="Ray cluster to join, as auto; default: start one here. With ray://HOST:10001 "
+            "the study runs there, and paths are that cluster's"
+        ),
     ] = None,
     runner: Annotated[
         Literal["auto", "train", "in-process"],
@@ -139,6 +143,21 @@ def run(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
+    if address is not None and address.startswith("ray://"):
+        from nnclr_study.sweep.client import run_there
+
+        given = {
+            "--storage": storage,
+            "--data": data,
+            "--runner": runner,
+            "--workers": workers,
+            "--gpus-per-trial": gpus_per_trial,
+            "--max-concurrent": max_concurrent,
+            "--optuna-storage": optuna_storage,
+        }
+        flags = [f"{name}={value}" for name, value in given.items() if value is not None]
+        retry = ["--retry-failed"] if retry_failed else []
+        raise typer.Exit(run_there(address, study.text, [*flags, *retry]))
     store = None
     if "://" in storage:
         from nnclr_study.sweep.store import Store

@@ -153,7 +153,7 @@ def slices(trials: pd.DataFrame, knobs: Sequence[str]) -> go.Figure:
             ticktext=[_shown(value) for value in ticks],
             **where,
         )
-    figure.update_layout(height=120 + 260 * rows)
+    figure.update_layout(height=60 + 260 * rows)
     return figure
 
 

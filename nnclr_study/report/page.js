@@ -24,7 +24,7 @@ function draw(dark, width) {
   for (const [name, figure] of Object.entries(figures)) {
     const { data, layout } = themed(figure, dark);
     const plot = document.getElementById(`plot-${name}`);
-    const height = 400 + legendHeight(data, layout, width ?? plot.clientWidth);
+    const height = (layout.height ?? 400) + legendHeight(data, layout, width ?? plot.clientWidth);
     Plotly.react(plot, data, { ...layout, dragmode: false, width, height }, config);
   }
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 # Ray reads these when it is imported: no statistics sent home, no table, no log files and no
 # signal handler of its own, and no five seconds of waiting after a TorchTrainer has ended.
@@ -26,6 +27,7 @@ os.environ |= {
 }
 
 import ray
+from pyarrow.fs import FileSystem
 from pydantic import ValidationError
 from ray import tune
 from ray.util.state import list_nodes
@@ -96,11 +98,13 @@ def run_study(
     """
     configs = [trial.config for trial in todo] or list(extremes(study))
     images = _prepare(configs, how.data)
-    with _cluster(how.address):
+    with joined(how.address):
         nodes = _resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":
             _check_state_api()
+        if not placement.gpus_per_worker:
+            _check_needs_no_gpu(study)
         ready = _Ready(None if how.store else folder.path.resolve(), images)
         ready.make(alive())
         mirror = Mirror(study, folder, how.optuna_storage)
@@ -128,28 +132,60 @@ def run_study(
                 nccl=placement.gpus_per_worker > 0
                 and any(key.startswith("accelerator_type:") for node in nodes for key in node),
             )
-            _tuner(suggestions, recorder, job, f"session-{number}").fit()
+            tuner(
+                _trainable(job),
+                suggestions,
+                recorder,
+                f"session-{number}",
+                job.ray_storage,
+                how.store.filesystem if how.store else None,
+                reuse=placement.runner == "in-process",
+            ).fit()
 
 
-def _tuner(suggestions: Suggestions, recorder: Recorder, job: Job, name: str) -> tune.Tuner:
+def _trainable(job: Job) -> Any:
+    """Return what Tune runs for a trial, with the resources of its slot."""
     placement = job.placement
     if placement.runner == "in-process":
         function, slot = in_process, {"cpu": 1.0, "gpu": placement.gpus_per_worker}
     else:
         function, slot = with_trainer, {"cpu": placement.driver_cpus}
+    return tune.with_resources(tune.with_parameters(function, job=job), slot)
+
+
+def tuner(
+    trainable: Any,
+    suggestions: Suggestions,
+    recorder: Recorder,
+    name: str,
+    storage: str,
+    filesystem: FileSystem | None = None,
+    reuse: bool = False,
+) -> tune.Tuner:
+    """Return what runs a study's trials on Ray, one `suggestions` after another.
+
+    Args:
+        trainable: what Tune runs for a trial.
+        suggestions: which trial is next.
+        recorder: hears of what becomes of them.
+        name: of the folder of Ray's own files.
+        storage: where that folder lies.
+        filesystem: of that; None: this machine's.
+        reuse: whether a process may run one trial after another.
+    """
     return tune.Tuner(
-        tune.with_resources(tune.with_parameters(function, job=job), slot),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=suggestions,
             num_samples=-1,
-            reuse_actors=placement.runner == "in-process",
+            reuse_actors=reuse,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=job.ray_storage,
-            storage_filesystem=job.store.filesystem if job.store else None,
+            storage_path=storage,
+            storage_filesystem=filesystem,
             stop=EarlyStopping(recorder),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -234,8 +270,12 @@ def _alike(study: Study, trial: Trial) -> bool:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start one on this machine; leave it (or end it) whatever happens."""
+def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
+    """Join a cluster, or start one on this machine; leave it (or end it) whatever happens.
+
+    Raises:
+        ClusterError: there is none.
+    """
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     local = {} if address else {"include_dashboard": True}
@@ -244,7 +284,7 @@ def _cluster(address: str | None) -> Iterator[None]:
             _knock(address)
         ray.init(
             address=address or "local",
-            log_to_driver=False,
+            log_to_driver=log_to_driver,
             logging_level=logging.CRITICAL,
             **local,
         )
@@ -277,6 +317,20 @@ def _prepare(configs: Sequence[TrialConfig], data: Path) -> list[Path]:
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data)
     return [path for path in found if path is not None]
+
+
+def _check_needs_no_gpu(study: Study) -> None:
+    """Without GPUs, what is counted in them stays 0 for ever."""
+    objectives = study.search.table.objectives if study.search else []
+    counted = "objective gpu_seconds" if "gpu_seconds" in objectives else None
+    if study.budget.gpu_hours is not None:
+        counted = "[budget] gpu_hours"
+    if counted:
+        raise ClusterError(
+            f"{counted} of {study.name} counts GPUs, and its trials take none here; join a "
+            "cluster that has some with --address, ask for them with --gpus-per-trial, or take "
+            "it out"
+        )
 
 
 def _check_state_api() -> None:

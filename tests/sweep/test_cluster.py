@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -222,3 +223,79 @@ def _read(folder):
 
 def _fail():
     raise OSError("no such thing")
+
+
+@contextmanager
+def started(tmp_path, **ports):
+    """Start a cluster as an administrator would; wait until it listens at these ports."""
+    env = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    ports = {"port": free_port(), "dashboard_agent_listen_port": free_port()} | ports
+    flags = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    process = subprocess.Popen(
+        [*ray_command, *flags, "--num-cpus=2", "--disable-usage-stats"],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for port in ports.values():
+            wait_for_port(port, process)
+        yield env
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def wait_for_port(port, process):
+    for _ in range(120):
+        assert process.poll() is None, "the cluster did not start"
+        with socket.socket() as knock:
+            if knock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"nobody listens at {port}")
+
+
+def test_through_a_client_a_study_runs_on_the_cluster(small, tmp_path):
+    port = free_port()
+    with started(tmp_path, ray_client_server_port=port) as env:
+        words = ("--address", f"ray://127.0.0.1:{port}", "--storage", tmp_path / "there")
+        done = call("run", small, *words, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "finished  queue_size 0, seed 1" in done.stdout + done.stderr
+        small.write_text(STUDY.replace("queue_size = [0, 100]", "temperature = [1e-40]"))
+        failing = call("run", small, *words, cwd=tmp_path, env=env)
+        assert failing.returncode == 2, "it is another study under the same name"
+    folder = RunFolder.open(tmp_path / "there" / "small")
+    assert {row.status for row in folder.trials().values()} == {"finished"}
+
+
+def test_it_runs_as_a_ray_job(small, tmp_path):
+    port = free_port()
+    with started(tmp_path, dashboard_port=port) as env:
+        submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
+        study = ["--", *command("run", small, "--address", "auto", "--storage", tmp_path / "job")]
+        for _ in range(30):  # the agent comes up after its port
+            done = subprocess.run(
+                [*submit, "--address", f"http://127.0.0.1:{port}", *study],
+                env=env,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            if "No available agent" not in done.stderr + done.stdout:
+                break
+            time.sleep(1)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "finished  queue_size 0, seed 1" in done.stdout
+    folder = RunFolder.open(tmp_path / "job" / "small")
+    assert len(folder.trials()) == 4

@@ -47,8 +47,10 @@ def command(*words):
     return [sys.executable, "-m", "nnclr_study.cli", *map(str, words)]
 
 
-def call(*words, cwd):
-    return subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, timeout=400)
+def call(*words, cwd, env=None):
+    return subprocess.run(
+        command(*words), cwd=cwd, env=env, capture_output=True, text=True, timeout=400
+    )
 
 
 def rows(folder):
