@@ -289,15 +289,26 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
             **local,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray cluster at {address or 'this machine'}: {error}; start one with "
-            "`ray start --head`, name it with --address, or leave --address out to use this "
-            "machine alone"
-        ) from error
+        raise ClusterError(_not_joined(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _not_joined(address: str | None, error: Exception) -> str:
+    if address is None:
+        return (
+            f"Ray does not start on this machine: {error}; it keeps a token in ~/.ray and its "
+            "files in /tmp/ray: make both writable, or, where nobody else reaches this machine, "
+            "do without the token (RAY_AUTH_MODE=disabled)"
+        )
+    return (
+        f"no Ray cluster at {address}: {error}; start one with `ray start --head`, name it with "
+        "--address, or leave --address out to use this machine alone. Where there is one, it "
+        f"must be of this Ray ({ray.__version__}) and this Python, and RAY_AUTH_MODE and "
+        "RAY_AUTH_TOKEN_PATH must be as on its nodes"
+    )
 
 
 def _knock(address: str) -> None:

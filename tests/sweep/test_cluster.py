@@ -226,9 +226,9 @@ def _fail():
 
 
 @contextmanager
-def started(tmp_path, **ports):
+def started(tmp_path, auth=None, **ports):
     """Start a cluster as an administrator would; wait until it listens at these ports."""
-    env = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    env = os.environ | (auth or {"RAY_AUTH_MODE": "disabled"})
     ports = {"port": free_port(), "dashboard_agent_listen_port": free_port()} | ports
     flags = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
@@ -276,6 +276,21 @@ def test_through_a_client_a_study_runs_on_the_cluster(small, tmp_path):
         assert failing.returncode == 2, "it is another study under the same name"
     folder = RunFolder.open(tmp_path / "there" / "small")
     assert {row.status for row in folder.trials().values()} == {"finished"}
+
+
+def test_a_cluster_that_asks_for_a_token_is_joined_with_it_alone(small, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    port = free_port()
+    small.write_text(STUDY.replace("[1, 2]", "[1]").replace("[0, 100]", "[0]"))
+    with started(tmp_path, auth, port=port, dashboard_port=free_port()) as env:
+        words = ("run", small, "--address", f"127.0.0.1:{port}")
+        without = call(*words, cwd=tmp_path, env=env | {"RAY_AUTH_MODE": "disabled"})
+        assert without.returncode == 3, without.stderr
+        assert "RAY_AUTH_TOKEN_PATH" in without.stderr
+        done = call(*words, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_it_runs_as_a_ray_job(small, tmp_path):

@@ -192,7 +192,10 @@ def test_a_cluster_that_is_not_there_or_has_no_gpu_is_told(small, tmp_path):
     no_gpu = call("run", small, "--gpus-per-trial", "64", cwd=tmp_path)
     assert no_gpu.returncode == 3, no_gpu.stderr
     assert "cannot hold one trial" in no_gpu.stderr
-    for said in (nowhere, no_gpu):
+    homeless = call("run", small, cwd=tmp_path, env=os.environ | {"HOME": "/proc/none"})
+    assert homeless.returncode == 3, homeless.stderr
+    assert "~/.ray" in homeless.stderr
+    for said in (nowhere, no_gpu, homeless):
         assert "Traceback" not in said.stderr
     assert not (tmp_path / "runs" / "small" / "sessions.jsonl").exists()
 
