@@ -80,6 +80,8 @@ class TrialRow(BaseModel):
     device: str | None = None
     session: int
     """Which line of sessions.jsonl the trial ended in, from 0."""
+    started_at: datetime | None = None
+    """In that session; a resumed trial began in an earlier one."""
     ended_at: datetime
 
 

@@ -7,6 +7,7 @@ epochs.jsonl    one line an epoch of a trial
 trials.jsonl    one line a trial that ended; the last line of a trial counts
 evaluations.jsonl  one line a protocol of `evaluate`
 checkpoints/    one file a trial: its last epoch
+gallery/        two files a trial: what its queue retrieves at the end
 optuna.journal  every trial as optuna-dashboard shows it
 tensorboard/    every trial as TensorBoard shows it
 ray/            Ray's own files, of use to Ray alone
@@ -49,6 +50,7 @@ class RunFolder:
         self.report = path / "report"
         self.ray = path / "ray"
         self.checkpoints = path / "checkpoints"
+        self.gallery = path / "gallery"
         self.optuna = path / "optuna.journal"
         self.tensorboard = path / "tensorboard"
 

@@ -347,7 +347,8 @@ def _check_needs_no_gpu(study: Study) -> None:
 def _check_state_api() -> None:
     """Without it Ray keeps the GPUs of a stopped TorchTrainer for as long as the study runs."""
     try:
-        list_nodes(limit=1)
+        # By address: a machine may have other clusters, which are none of our business.
+        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1)
     except Exception as error:
         raise ClusterError(
             f"the cluster's state API does not answer ({error}), and without it the GPUs of a "

@@ -51,6 +51,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._trials: dict[str, Trial] = {}
         self._epochs = folder.epochs()
         self._last: dict[str, dict[str, Any]] = {}
+        self._started: dict[str, datetime] = {}
         self._stopped: set[str] = set()
         again = set(again)
         self._ended = {t: row for t, row in folder.trials().items() if t not in again}
@@ -97,7 +98,8 @@ class Recorder(Callback):  # type: ignore[misc]
         return self._over is not None
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Note that a trial is on its way."""
+        """Note that a trial is on its way, or again after a retry."""
+        self._started.setdefault(trial.config["trial_id"], datetime.now(UTC))
         self._progress.started(trial.config["trial_id"])
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -155,6 +157,7 @@ class Recorder(Callback):  # type: ignore[misc]
             host=last.get("host"),
             device=last.get("device"),
             session=len(self._sessions) - 1,
+            started_at=self._started.get(trial_id),
             ended_at=datetime.now(UTC),
         )
         self._folder.append_trial(row)

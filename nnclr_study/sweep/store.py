@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrow import ArrowException
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from nnclr_study.errors import ClusterError
 
@@ -37,11 +37,15 @@ class Store:
             ]
             there += self.filesystem.get_file_info([f"{row}.jsonl" for row in rows])
             there += self.filesystem.get_file_info([f"{self.path}/optuna.journal"])
+            # Left there by trials on other nodes.
+            pictures = FileSelector(f"{self.path}/gallery", allow_not_found=True)
+            there += self.filesystem.get_file_info(pictures)
         for found in there:
-            local = folder / Path(found.path).name
+            name = found.path.removeprefix(f"{self.path}/")
+            local = folder / name
             size = local.stat().st_size if local.exists() else -1
             if found.type == FileType.File and found.size > size:
-                self.get(local.name, local)
+                self.get(name, local)
 
     def push(self, folder: Path) -> None:
         """Send every file that has changed since it was sent last."""

@@ -16,11 +16,12 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from nnclr_study.errors import StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
-from nnclr_study.study.run_folder import checkpoint_file
+from nnclr_study.study.run_folder import RunFolder, checkpoint_file
 from nnclr_study.sweep.resources import Placement
 from nnclr_study.sweep.store import Store
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.gallery import write_gallery
 from nnclr_study.trainer.loop import DivergedError, Snapshot, train
 from nnclr_study.trainer.runtime import forget_peak_memory, peak_memory_bytes
 from nnclr_study.trainer.world import CPU, World
@@ -93,8 +94,9 @@ def _run(
 ) -> None:
     """Train one trial from its last epoch on, saving and reporting every epoch.
 
-    The rows of the epochs already done are reported again: whoever records them may have been
-    killed before they came through, and skips those that did.
+    What the queue retrieves at the end is there before the last epoch is reported. The rows of
+    the epochs already done are reported again: whoever records them may have been killed before
+    they came through, and skips those that did.
     """
     config = TrialConfig(**params["config"])
     saved = checkpoint_file(job.checkpoints, params["trial_id"])
@@ -105,6 +107,14 @@ def _run(
         told = {"row": row.model_dump(), "ran": snapshot.config.model_dump()}
         report(told | facts | {"peak_memory_bytes": peak})
 
+    def show(snapshot: Snapshot) -> None:
+        ended = len(snapshot.rows) == snapshot.config.epochs
+        if world.rank == 0 and snapshot.config.queue_size and ended:
+            folder = RunFolder(job.checkpoints.parent).gallery
+            for file in write_gallery(snapshot, data, world.device, folder, params["trial_id"]):
+                if job.store:
+                    job.store.put(file, f"{folder.name}/{file.name}")
+
     for path in job.images:
         _await(path)
     forget_peak_memory(world.device)
@@ -112,14 +122,17 @@ def _run(
         if job.store:
             job.store.get(f"checkpoints/{saved.name}", saved)
         resume = checkpoint.load(saved)
+        data = load_dataset(config, job.data)
         if resume is not None:
+            show(resume)
             for row in resume.rows:
                 tell(row, resume)
-        for snapshot in train(config, load_dataset(config, job.data), world, resume):
+        for snapshot in train(config, data, world, resume):
             if world.rank == 0:
                 checkpoint.save(snapshot, saved)
                 if job.store:
                     job.store.put(saved, f"checkpoints/{saved.name}")
+            show(snapshot)
             tell(snapshot.rows[-1], snapshot)
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.

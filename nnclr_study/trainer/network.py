@@ -1,7 +1,7 @@
 """Encoder and heads as one network, and how a batch larger than memory passes it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -77,7 +77,9 @@ def embed(
     if parts == 1:
         return network(view1_BCHW, view2_BCHW), lambda: None
     views = view1_BCHW.tensor_split(parts), view2_BCHW.tensor_split(parts)
-    with torch.no_grad(), _statistics_kept(network):
+    # Where no gradient is asked for, as of a slow copy, there is no second pass to count in.
+    counted = _statistics_kept(network) if torch.is_grad_enabled() else nullcontext()
+    with torch.no_grad(), counted:
         first_pass = [network(*part) for part in zip(*views, strict=True)]
     whole = Embedded._make(torch.cat(rows, dim=1) for rows in zip(*first_pass, strict=True))
     leaves = [rows.requires_grad_() for rows in whole[1:]]
