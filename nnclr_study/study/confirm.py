@@ -64,6 +64,10 @@ def confirmation(folder: RunFolder, best: int, seeds: int) -> Study:
         "[trial]",
         *_assigned(study.fixed),
         "",
+        "[confirmation]",
+        f"run = {json.dumps(study.name)}",
+        f"val_probe_top1 = {[fmean(scores[label]) for label in others[:best]]}",
+        "",
         "[[points]]  # the baseline",
         *_assigned(baseline),
     ]

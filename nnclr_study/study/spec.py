@@ -6,58 +6,19 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rules import broken_rule, did_you_mean, repeats, table_problems, valid
-from nnclr_study.study.search import Scalar, Search, Value, read_search, search_problems
+from nnclr_study.study.search import Search, Value, read_search, search_problems
+from nnclr_study.study.tables import MAX_TRIALS, ConfirmationTable, ReferenceTable, StudyTable
+from nnclr_study.study.tables import BudgetTable as BudgetTable
 
-MAX_TRIALS = 100_000
-_TABLES = ["study", "budget", "trial", "grid", "search", "points"]
-
-
-class StudyTable(BaseModel):
-    """The `[study]` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
-        description="the run folder's name: letters, digits, '_' and '-', at most 64",
-    )
-    question: str = Field(
-        "", max_length=500, description="what the study asks, for the page's head"
-    )
-    seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
-        min_length=1, max_length=1_000, description="one trial a seed in every condition"
-    )
-    baseline: dict[str, Scalar] = Field(
-        {},
-        description="the condition that the others are compared with, as { queue_size = 0 }; "
-        "default: the first one",
-    )
-    margin_points: float = Field(
-        0.5,
-        gt=0,
-        le=100,
-        description="the smallest difference of accuracy that matters, in percentage points",
-    )
-
-
-class BudgetTable(BaseModel):
-    """The `[budget]` table: what ends a study before its last trial. Running trials finish."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="begun, over all calls")
-    hours: float | None = Field(None, gt=0, description="of `run`, over all calls")
-    gpu_hours: float | None = Field(None, gt=0, description="of all GPUs together")
-    max_failures: int = Field(
-        10, ge=1, description="trials that fail with the same error and end the study"
-    )
+_TABLES = ["study", "budget", "trial", "grid", "search", "confirmation"]
+_LISTS = ["points", "references"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +41,10 @@ class Study:
     budget: BudgetTable
     search: Search | None
     """None: a grid, whose trials are all known in advance."""
+    references: list[ReferenceTable]
+    """Accuracies that others published, to be shown beside the study's."""
+    confirmation: ConfirmationTable | None
+    """Of a study that `confirm` wrote: the run that chose its points, and by which scores."""
     text: str
     """The file, word for word."""
 
@@ -131,6 +96,10 @@ def parse_study(text: str, path: Path | str) -> Study:
         margin_points=header.margin_points,
         budget=BudgetTable(**tables.get("budget", {})),
         search=read_search(tables["search"]) if "search" in tables else None,
+        references=[ReferenceTable(**table) for table in tables.get("references", [])],
+        confirmation=(
+            ConfirmationTable(**tables["confirmation"]) if "confirmation" in tables else None
+        ),
         text=text,
     )
     problems = list(_misfits(study)) or ([] if study.search else list(_arm_problems(study)))
@@ -216,19 +185,22 @@ def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
 
 
 def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
+    known = [*_TABLES, *_LISTS]
     for key in tables:
-        if key not in _TABLES:
-            yield Problem(key, tables[key], f"unknown table; {did_you_mean(key, _TABLES)}")
-    for name in ("study", "budget", "trial", "grid", "search"):
-        if not isinstance(tables.get(name, {}), dict):
-            yield Problem(name, tables[name], f"must be a table: write [{name}] on its own line")
-            tables = tables | {name: {}}
-    points = tables.get("points", [])
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-        yield Problem("points", points, "must be tables: write [[points]] before each of them")
-        points = []
+        if key not in known:
+            yield Problem(key, tables[key], f"unknown table; {did_you_mean(key, known)}")
+    shapeless = [name for name in _TABLES if not isinstance(tables.get(name, {}), dict)]
+    for name in shapeless:
+        yield Problem(name, tables[name], f"must be a table: write [{name}] on its own line")
+    listed = {name: tables.get(name, []) for name in _LISTS}
+    for name, found in listed.items():
+        if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+            shapeless.append(name)
+            yield Problem(name, found, f"must be tables: write [[{name}]] before each of them")
+    tables = {name: table for name, table in tables.items() if name not in shapeless}
 
     header, fixed, grid = (tables.get(name, {}) for name in ("study", "trial", "grid"))
+    points = tables.get("points", [])
     yield from table_problems("study", header, StudyTable)
     yield from table_problems("budget", tables.get("budget", {}), BudgetTable)
     if valid(StudyTable, "seeds", header.get("seeds")) and repeats(header["seeds"]):
@@ -256,6 +228,9 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
             for knob in point:
                 if isinstance(space, dict) and knob not in space:
                     yield Problem(f"points[{index}].{knob}", point[knob], "is not searched")
+    yield from _reference_problems(tables.get("references", []))
+    if "confirmation" in tables:
+        yield from _confirmation_problems(tables)
     named = ((f"points[{index}]", point) for index, point in enumerate(points))
     for name, table in (("trial", fixed), ("grid", grid), *named):
         if "seed" in table:
@@ -265,6 +240,27 @@ def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
     count = (prod(map(len, axes)) + len(points)) * (len(seeds) if isinstance(seeds, list) else 1)
     if count > MAX_TRIALS:
         yield Problem("grid", f"{count} trials", f"is more than {MAX_TRIALS}; vary fewer values")
+
+
+def _reference_problems(references: list[dict[str, Any]]) -> Iterator[Problem]:
+    for index, table in enumerate(references):
+        yield from table_problems(f"references[{index}]", table, ReferenceTable)
+        label = table.get("label")
+        if label in [other.get("label") for other in references[:index]] and label is not None:
+            yield Problem(f"references[{index}].label", label, "is there twice; tell them apart")
+
+
+def _confirmation_problems(tables: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with `[confirmation]`, whose scores are those of the points."""
+    table, others = tables["confirmation"], len(tables.get("points", [])[1:])
+    yield from table_problems("confirmation", table, ConfirmationTable)
+    for name in ("grid", "search"):
+        if name in tables:
+            yield Problem("confirmation", table, f"confirms [[points]]; take [{name}] out")
+    scores = table.get("val_probe_top1")
+    if valid(ConfirmationTable, "val_probe_top1", scores) and len(scores) != others:
+        rule = f"must be one score for each of the [[points]] after the first: {others}"
+        yield Problem("confirmation.val_probe_top1", scores, rule)
 
 
 def _axis_problems(key: str, values: Any) -> Iterator[Problem]:
@@ -307,3 +303,6 @@ def _arm_problems(study: Study) -> Iterator[Problem]:
             how_many = "no condition" if meant == 0 else f"{meant} conditions"
             way_out = f"name one value each of {', '.join(study.knobs)}"
             yield Problem("study.baseline", study.baseline, f"fits {how_many}; {way_out}")
+        elif study.confirmation and found[0] != resolved(study, study.points[0]):
+            rule = "must be the first of the [[points]]: [confirmation] scores the others"
+            yield Problem("study.baseline", study.baseline, rule)

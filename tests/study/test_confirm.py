@@ -36,6 +36,8 @@ def test_a_search_s_best_meet_the_defaults_on_fresh_seeds(tmp_path):
     assert baseline["queue_size"] == 10_000, "the default"
     assert (first["queue_size"], second["queue_size"]) == (41, 43)
     assert "# 90.0% (n = 1) queue_size 41" in found.text
+    assert found.confirmation.run == "hunt"
+    assert found.confirmation.val_probe_top1 == [0.9, 0.7], "as they were there, in file order"
     assert found.fixed == study.fixed
     assert len(plan_trials(found)) == 9
 
@@ -60,6 +62,7 @@ def test_a_grid_is_confirmed_by_its_means(tmp_path):
         {"queue_size": 0, "temperature": 0.1},
         {"queue_size": 100, "temperature": 0.1},
     ]
+    assert found.confirmation.val_probe_top1 == pytest.approx([0.1 + 0.15]), "the mean of two"
     assert incomparable(study, found) == []
 
 

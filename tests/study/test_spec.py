@@ -7,7 +7,7 @@ import pytest
 from nnclr_study.errors import StudyFileError
 from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.spec import arms, load_study, parse_study
+from nnclr_study.study.spec import arms, incomparable, load_study, parse_study
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
 
@@ -126,6 +126,120 @@ def test_the_baseline_comes_first_and_the_others_stay_in_order():
 )
 def test_a_bad_point_or_baseline_is_refused_with_the_way_out(head, tail, key, says):
     found, _ = problems(GOOD.replace("seeds", f"{head}\nseeds") + tail)
+    assert says in found[key]
+
+
+REFERENCES = """
+[[references]]
+label = "NNCLR, ResNet-50"
+test_top1 = 89.5
+source = "arXiv:2104.14548"
+[[references]]
+label = "Keras example"
+test_top1 = 64
+source = "https://keras.io/examples/vision/nnclr"
+"""
+CONFIRMATION = """
+[confirmation]
+run = "hunt"
+val_probe_top1 = [0.9, 0.875]
+[[points]]
+queue_size = 0
+[[points]]
+queue_size = 40
+[[points]]
+queue_size = 100
+"""
+POINTS_ALONE = GOOD.split("[grid]")[0]
+
+
+def test_references_and_a_confirmation_are_read_whole():
+    study = parse_study(POINTS_ALONE + CONFIRMATION + REFERENCES, "")
+    first, second = study.references
+    assert (first.label, first.test_top1, first.source) == (
+        *("NNCLR, ResNet-50", 89.5, "arXiv:2104.14548"),
+    )
+    assert (second.label, second.test_top1) == ("Keras example", 64)
+    assert study.confirmation.run == "hunt"
+    assert study.confirmation.val_probe_top1 == [0.9, 0.875]
+    plain = parse_study(GOOD, "")
+    assert (plain.references, plain.confirmation) == ([], None)
+
+
+def test_references_and_a_confirmation_make_no_trial_another():
+    points = CONFIRMATION[CONFIRMATION.index("[[points]]") :]
+    plain = parse_study(POINTS_ALONE + points, "")
+    both = parse_study(POINTS_ALONE + CONFIRMATION + REFERENCES, "")
+    assert plan_trials(plain) == plan_trials(both)
+    assert incomparable(plain, both) == incomparable(both, plain) == []
+
+
+def test_every_problem_of_references_and_confirmation_is_named_at_once():
+    found, text = problems(
+        POINTS_ALONE
+        + CONFIRMATION.replace('"hunt"', '"../hunt"').replace("0.875", "87.5")
+        + REFERENCES.replace("89.5", "101").replace("64", '"64 %"').replace("NNCLR, R", "X" * 80)
+        + '[[references]]\nlabel = "Keras example"\ntop1 = 3\nsource = ""\n'
+    )
+    assert "bad.toml has 9 problems" in text
+    assert "name of the study whose best are confirmed" in found["confirmation.run"]
+    assert "shares of 1" in found["confirmation.val_probe_top1"]
+    assert "at most 80" in found["references[0].label"]
+    assert ">= 0 and <= 100" in found["references[0].test_top1"]
+    assert "number" in found["references[1].test_top1"]
+    assert "is there twice" in found["references[2].label"]
+    assert 'did you mean "test_top1"' in found["references[2].top1"]
+    assert "missing; test_top1: accuracy on the test split" in found["references[2].test_top1"]
+    assert "at least 1 character" in found["references[2].source"]
+
+
+SEARCHED = """
+[budget]
+trials = 3
+[search.space]
+queue_size = { low = 0, high = 100 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (
+            POINTS_ALONE + CONFIRMATION.replace("0.9, ", ""),
+            "confirmation.val_probe_top1",
+            "one score for each of the [[points]] after the first: 2",
+        ),
+        (
+            POINTS_ALONE + CONFIRMATION.split("[[points]]")[0],
+            "confirmation.val_probe_top1",
+            "after the first: 0",
+        ),
+        (
+            POINTS_ALONE.replace("[1, 2]", "[1]") + CONFIRMATION + SEARCHED,
+            "confirmation",
+            "take [search] out",
+        ),
+        (GOOD + CONFIRMATION, "confirmation", "take [grid] out"),
+        (
+            POINTS_ALONE.replace("seeds", "baseline = { queue_size = 40 }\nseeds") + CONFIRMATION,
+            "study.baseline",
+            "must be the first of the [[points]]",
+        ),
+        (
+            GOOD + REFERENCES.replace("[[", "[", 1).replace("]]", "]", 1).split("[[")[0],
+            "references",
+            "write [[references]] before each",
+        ),
+        (
+            GOOD + '[[references]]\n[[confirmation]]\nrun = "x"\n',
+            "confirmation",
+            "must be a table",
+        ),
+        (GOOD + "[reference]\n", "reference", 'did you mean "references"'),
+    ],
+)
+def test_a_bad_reference_or_confirmation_is_refused_with_the_way_out(text, key, says):
+    found, _ = problems(text)
     assert says in found[key]
 
 
