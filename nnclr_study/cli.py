@@ -191,6 +191,8 @@ def run(
         if (more and over is None) or not index.exists():
             from nnclr_study.report.page import build_report
 
+            if store:
+                store.pull(folder.path)
             out.print(f"\n{build_report(folder.path).answer}")
         out.print(f"report: {index}")
     if counts["failed"]:
@@ -270,12 +272,12 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="As runs/quickstart")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder; default: RUN/report"),
+        typer.Option("-o", "--output", help="Folder; default: RUN/report, and comparison"),
     ] = None,
 ) -> None:
-    """Build the report page of a run folder, finished or not.
+    """Build the report page of a run folder, finished or not; compare the studies of several.
 
-    Needs neither torch nor Ray: a copied run folder is enough.
+    Needs neither torch nor Ray: a copied run folder is enough, and so is published evidence.
 
     Example: nnclr-study report runs/quickstart -o reports/quickstart
     """
@@ -286,6 +288,12 @@ def report(
         built = build_report(folder, target)
         out.print(built.answer)
         out.print(f"report: {built.page}")
+    if len(runs) > 1:
+        from nnclr_study.report.compare_page import build_comparison
+
+        built = build_comparison(runs, output or Path("comparison"))
+        out.print(f"\n{built.answer}")
+        out.print(f"comparison: {built.page}")
 
 
 @app.command()

@@ -9,64 +9,93 @@ from typing import Any
 
 import pandas as pd
 
-from nnclr_study.report.intervals import ALPHA, NO_SPREAD, holm, t_interval, t_test
+from nnclr_study.report.blocks import clopper_pearson
+from nnclr_study.report.inference import infer
+from nnclr_study.report.intervals import NO_SPREAD, t_interval
 from nnclr_study.report.load import Tables
+from nnclr_study.report.search_diagnostics import diagnose
+from nnclr_study.report.setup import health, setup
 from nnclr_study.study.plan import condition_label
 
-SCHEMA = 1
-MIN_PAIRS = 3
-"""Paired seeds below which there is an interval and no verdict."""
+SCHEMA = 2
+STATES = ("finished", "stopped", "failed", "running", "interrupted", "waiting")
+CLASSES = {"digits": 10, "synthetic": 10, "stl10": 10, "cifar10": 10, "cifar100": 100}
+"""Of data sets whose number of classes is known without their images."""
 
 
 def analyse(tables: Tables) -> dict[str, Any]:
     """Return all numbers of a report, ready for JSON."""
-    status = _status(tables.trials)
+    study, status = tables.study, _status(tables)
     arms = [
         {"label": condition_label(condition), "condition": condition}
-        | _arm(tables.trials[tables.trials["arm"] == place])
+        | _arm(tables.trials[tables.trials["arm"] == place], _chance(tables))
+        | {"health": health(tables.epochs, place)}
         for place, condition in enumerate(tables.arms)
     ]
-    search = tables.study.search
-    compared = [] if search else _comparisons(tables.trials, len(arms), status["interim"])
-    for place, arm in enumerate(arms):
-        arm["vs_baseline"] = compared[place - 1] if compared and place else None
+    inferred = _inferred(tables, arms, status["interim"])
     best = _best(arms)
     return {
         "schema": SCHEMA,
         "study": {
-            "name": tables.study.name,
-            "question": tables.study.question,
+            "name": study.name,
+            "question": study.question,
             "datasets": tables.datasets,
-            "knobs": tables.study.knobs,
-            "seeds": tables.study.seeds,
-            "search": search.table.model_dump() if search else None,
+            "knobs": study.knobs,
+            "seeds": study.seeds,
+            "margin": study.margin_points / 100,
+            "search": study.search.table.model_dump() if study.search else None,
+            "references": [
+                {"label": each.label, "top1": each.test_top1 / 100, "source": each.source}
+                for each in study.references
+            ],
+            "confirmation": study.confirmation and study.confirmation.model_dump(),
         },
         "status": status,
-        "comparisons": len(compared),
         "arms": arms,
         "best": best,
         "spread": _spread(tables.trials, arms),
         "learning": None if best is None else _learning(tables.epochs, best["arm"]),
+        **inferred,
+        "setup": setup(tables),
+        "search": diagnose(tables) if study.search else None,
     }
 
 
-def _status(trials: pd.DataFrame) -> dict[str, Any]:
-    states = ("finished", "stopped", "failed", "running", "interrupted", "waiting")
-    counts = {state: int((trials["status"] == state).sum()) for state in states}
+def _status(tables: Tables) -> dict[str, Any]:
+    trials = tables.trials
+    counts = {state: int((trials["status"] == state).sum()) for state in STATES}
     left = counts["running"] + counts["interrupted"] + counts["waiting"]
-    hours = float(trials["seconds"].sum()) / 3600
-    return {"planned": len(trials)} | counts | {"left": left, "interim": left > 0, "hours": hours}
+    return (
+        {"planned": len(trials)}
+        | counts
+        | {
+            "left": left,
+            "interim": left > 0,
+            "hours": float(trials["seconds"].sum()) / 3600,
+            "gpu_hours": float(trials["gpu_seconds"].sum()) / 3600,
+            "gpu_hours_budget": tables.study.budget.gpu_hours,
+            "sessions": len(tables.sessions),
+        }
+    )
 
 
-def _arm(trials: pd.DataFrame) -> dict[str, Any]:
+def _arm(trials: pd.DataFrame, chance: float | None) -> dict[str, Any]:
     finished = trials[trials["status"] == "finished"]
+    failed = int((trials["status"] == "failed").sum())
+    counted = [*finished["val_probe_top1"], *[chance] * failed]
     return {
         "planned": len(trials),
         "finished": len(finished),
-        "failed": int((trials["status"] == "failed").sum()),
+        "failed": failed,
+        "stopped": int((trials["status"] == "stopped").sum()),
+        "failure_rate": clopper_pearson(failed, len(trials)) if failed else None,
+        "mean_with_failed_at_chance": fmean(counted) if failed and chance is not None else None,
         "val_probe_top1": _summary(finished["val_probe_top1"]),
         "test_probe_top1": _summary(finished["test_probe_top1"]),
-        "mean_seconds": float(finished["seconds"].mean()) if len(finished) else None,
+        "mean_seconds": _mean(finished["seconds"]),
+        "mean_gpu_seconds": _mean(finished["gpu_seconds"]),
+        "peak_memory_bytes": _most(finished["peak_memory_bytes"]),
+        "images_per_second": _mean(finished["images_per_second"]),
     }
 
 
@@ -80,38 +109,38 @@ def _summary(column: pd.Series) -> dict[str, Any]:
     }
 
 
-def _comparisons(trials: pd.DataFrame, arms: int, interim: bool) -> list[dict[str, Any]]:
-    """Return every later arm against the first, paired over the seeds that both finished."""
-    by_seed = trials.pivot(index="seed", columns="arm", values="val_probe_top1")
-    differences = [(by_seed[arm] - by_seed[0]).dropna().tolist() for arm in range(1, arms)]
-    tests = [None if interim or len(pairs) < MIN_PAIRS else t_test(pairs) for pairs in differences]
-    return [
-        _comparison(pairs, t_interval(pairs, ALPHA / (arms - 1)), p)
-        for pairs, p in zip(differences, holm(tests), strict=True)
-    ]
+def _mean(column: pd.Series) -> float | None:
+    return float(column.mean()) if column.count() else None
 
 
-def _comparison(
-    pairs: list[float], simultaneous: tuple[float, float] | None, p_holm: float | None
-) -> dict[str, Any]:
-    return {
-        "pairs": len(pairs),
-        "mean": fmean(pairs) if pairs else None,
-        "interval": t_interval(pairs),
-        "simultaneous": simultaneous,
-        "p_holm": p_holm,
-        "verdict": _verdict(simultaneous, p_holm),
-    }
+def _most(column: pd.Series) -> float | None:
+    return float(column.max()) if column.count() else None
 
 
-def _verdict(simultaneous: tuple[float, float] | None, p_holm: float | None) -> str | None:
-    """Return the word for a difference: the simultaneous interval decides, Holm must agree."""
-    if simultaneous is None or p_holm is None:
-        return None
-    low, high = simultaneous
-    if low > 0 or high < 0:
-        return "better" if low > 0 else "worse"
-    return "depends on method" if p_holm < ALPHA else "not resolved"
+def _chance(tables: Tables) -> float | None:
+    """Return the accuracy of a guess, where all trials are of data sets with as many classes."""
+    known = {CLASSES.get(name) for name in tables.datasets}
+    (classes,) = known if len(known) == 1 else (None,)
+    return 1 / classes if classes else None
+
+
+def _inferred(tables: Tables, arms: list[dict[str, Any]], interim: bool) -> dict[str, Any]:
+    """Fill in what compares an arm with others, and return what is said of them together."""
+    for arm in arms:
+        arm |= {"vs_baseline": None, "vs_best": None, "in_best_set": None}
+    if tables.study.search or len(arms) < 2:
+        nothing = ("blocks", "best_set", "sufficient", "trend", "interaction")
+        return {"comparisons": 0} | dict.fromkeys(nothing)
+    margin = tables.study.margin_points / 100
+    found = infer(tables.trials, tables.arms, tables.study.knobs, margin, interim)
+    for place, comparison in found.pop("vs_baseline").items():
+        arms[place]["vs_baseline"] = comparison
+    best_set = []
+    for place, versus in found.pop("vs_best").items():
+        arms[place]["in_best_set"] = inside = versus.pop("in_set")
+        arms[place]["vs_best"] = versus
+        best_set += [place] if inside else []
+    return found | {"best_set": best_set or None}
 
 
 def _best(arms: list[dict[str, Any]]) -> dict[str, Any] | None:

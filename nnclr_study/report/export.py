@@ -1,23 +1,46 @@
-"""The files beside the page: trials.csv, summary.md and analysis.json."""
+"""The files beside the page: tables as CSV, Markdown and LaTeX, and all numbers as JSON."""
 
 import json
 import re
 from typing import Any
 
-from nnclr_study.report.findings import Finding
+import pandas as pd
+
 from nnclr_study.report.load import Tables
-from nnclr_study.report.wording import TABLE, decimals_of, number, signed, span
+from nnclr_study.report.wording import TABLE, Finding, decimals_of, number, signed, span
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet run a cell; an apostrophe before it makes it text."""
+_HEAD = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
+_NOTE = (
+    "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. vs baseline: paired "
+    "difference in points with its simultaneous 95 % interval (Dunnett, blocks of seeds). test: "
+    "mean test_probe_top1 in %. Bold: the best set, all conditions that are not ruled out as best."
+)
 
 
 def trials_csv(tables: Tables) -> str:
     """Return a row a planned trial, accuracies as shares of 1, missing values empty."""
-    knobs = tables.study.knobs
-    numbers = ["val_probe_top1", "test_probe_top1", "seconds", "epochs_done"]
-    table = tables.trials[["trial_id", "status", "seed", *knobs, *numbers, "error"]]
-    return table.map(_inert).to_csv(index=False, lineterminator="\n")
+    return to_csv(tables.trials.drop(columns="arm"))
+
+
+def epochs_csv(tables: Tables) -> str:
+    """Return a row an epoch."""
+    return to_csv(tables.epochs.drop(columns=["status", "arm"]))
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a table of whose cells a spreadsheet runs none."""
+    text = table.select_dtypes(object).columns
+    return table.assign(**{name: table[name].map(_inert) for name in text}).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def environment_json(tables: Tables) -> str:
+    """Return every call of `run`: software, machine and command."""
+    sessions = [session.model_dump(mode="json") for session in tables.sessions]
+    return json.dumps(sessions, indent=1) + "\n"
 
 
 def analysis_json(analysis: dict[str, Any]) -> str:
@@ -28,19 +51,32 @@ def analysis_json(analysis: dict[str, Any]) -> str:
 def summary_md(analysis: dict[str, Any], findings: dict[str, Finding]) -> str:
     """Return status, answer and arm table as Markdown."""
     study = analysis["study"]
-    said = (findings[key].text for key in ("answer", "test", "failed", "status"))
-    head = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
-    rows = [head, ("---",) * len(head), *(_row(arm) for arm in analysis["arms"])]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    parts = [f"# {study['name']}", _plain(study["question"]), *said, table, _NOTE]
+    keys = ("answer", "sufficient", "standing", "confirmed", "test", "mixed", "failed", "status")
+    said = (findings[key].text for key in keys)
+    parts = [f"# {study['name']}", _plain(study["question"]), *said, arms_md(analysis), _NOTE]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_NOTE = (
-    "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. vs baseline: paired "
-    "difference in points with its simultaneous 95 % interval (Bonferroni). test: mean "
-    "test_probe_top1 in %."
-)
+def arms_md(analysis: dict[str, Any]) -> str:
+    """Return the arm table as Markdown."""
+    rows = [_HEAD, ("---",) * len(_HEAD)]
+    for arm in analysis["arms"]:
+        label, *cells = _row(arm)
+        rows.append((f"**{label}**" if arm["in_best_set"] else label, *cells))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def arms_tex(analysis: dict[str, Any]) -> str:
+    """Return the arm table as LaTeX, for the package booktabs."""
+    table = pd.DataFrame(map(_row, analysis["arms"]), columns=list(_HEAD)).map(_tex)
+    table["condition"] = [
+        rf"\textbf{{{label}}}" if arm["in_best_set"] else label
+        for label, arm in zip(table["condition"], analysis["arms"], strict=True)
+    ]
+    table.columns = table.columns.map(_tex)
+    layout = "l" + "r" * 5 + "lr"
+    text = table.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
+    return f"% {_NOTE}\n{text}"
 
 
 def _row(arm: dict[str, Any]) -> tuple[str, ...]:
@@ -74,3 +110,8 @@ def _inert(cell: Any) -> Any:
 def _plain(text: str) -> str:
     """Return text on one line that Markdown and HTML leave as it is."""
     return re.sub(r"([\\`*_\[\]<>|#~&!])", r"\\\1", " ".join(text.split()))
+
+
+def _tex(text: str) -> str:
+    """Return text that LaTeX sets as it is."""
+    return re.sub(r"([&%$#_{}])", r"\\\1", re.sub(r"[\\~^]", " ", text))

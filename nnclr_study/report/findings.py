@@ -3,29 +3,23 @@
 "beats" needs a simultaneous interval that excludes 0 over three or more paired seeds.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from nnclr_study.report.analyse import MIN_PAIRS
+from nnclr_study.report.blocks import MIN_PAIRS
+from nnclr_study.report.remarks import remarks
+from nnclr_study.report.search_findings import search_findings
 from nnclr_study.report.wording import (
+    Finding,
+    Level,
+    certainty,
     decimals_of,
     duration,
+    listed,
     p_value,
     percent,
     points,
-    significant,
     span,
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence, the numbers in it, and how much it may be relied on."""
-
-    text: str
-    level: Literal["claim", "hint", "none"] = "none"
-    numbers: dict[str, Any] = field(default_factory=dict)
 
 
 def find(analysis: dict[str, Any]) -> dict[str, Finding]:
@@ -33,11 +27,13 @@ def find(analysis: dict[str, Any]) -> dict[str, Finding]:
     return {
         "status": _status(analysis),
         "answer": _found(analysis) if analysis["study"]["search"] else _answer(analysis),
+        "sufficient": _sufficient(analysis),
+        "standing": _standing(analysis),
+        "confirmed": _confirmed(analysis),
         "test": _test(analysis),
-        "failed": _failed(analysis["status"]),
-        "conditions": _conditions(analysis),
-        "dose_response": _dose_response(analysis),
-        "learning": _learning(analysis),
+        "mixed": _mixed(analysis),
+        **remarks(analysis),
+        **(search_findings(analysis) if analysis["search"] else {}),
     }
 
 
@@ -46,7 +42,11 @@ def _status(analysis: dict[str, Any]) -> Finding:
     text = f"{status['finished']} of {status['planned']} trials finished"
     states = ("stopped", "failed", "running", "interrupted", "waiting")
     text += "".join(f", {status[state]} {state}" for state in states if status[state])
-    return Finding(f"{text}; {duration(3600 * status['hours'])} of trial time.", numbers=status)
+    text = f"{text}; {duration(3600 * status['hours'])} of trial time"
+    budget = status["gpu_hours_budget"]
+    if status["gpu_hours"] or budget:
+        text += f", {status['gpu_hours']:.2f}{f' of {budget:g}' if budget else ''} GPU-hours"
+    return Finding(f"{text}.", numbers=status)
 
 
 def _answer(analysis: dict[str, Any]) -> Finding:
@@ -72,7 +72,7 @@ def _answer(analysis: dict[str, Any]) -> Finding:
         return Finding(_opened(text, status), numbers={"arm": arm})
 
     other, difference = _rival(analysis)
-    tail, level = _compared(other, difference, analysis["comparisons"], status["interim"])
+    tail, level = _compared(other, difference, analysis)
     return Finding(_opened(text + tail, status), level, {"arm": arm, "other": other} | difference)
 
 
@@ -92,17 +92,6 @@ def _found(analysis: dict[str, Any]) -> Finding:
     return Finding(_opened(text, status), "hint", {"arm": arm})
 
 
-def certainty(arm: dict[str, Any], split: str = "val_probe_top1") -> str:
-    """Return what stands behind an arm's mean: `95 % CI 90.1 to 92.3; n = 3`."""
-    top1, planned = arm[split], arm["planned"]
-    n = f"n = {top1['n']}" if top1["n"] == planned else f"n = {top1['n']} of {planned}"
-    if top1["interval"] is not None:
-        return f"95 % CI {span(top1['interval'], decimals_of(top1['interval']))}; {n}"
-    if top1["n"] == 1:
-        return "one seed: no uncertainty estimate" + ("" if planned == 1 else f"; {n}")
-    return f"{n}, all alike: no interval"
-
-
 def _opened(text: str, status: dict[str, Any]) -> str:
     if not status["interim"]:
         return text
@@ -120,7 +109,7 @@ def _rival(analysis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     turned["verdict"] = words.get(turned["verdict"], turned["verdict"])
     if turned["mean"] is not None:
         turned["mean"] = -turned["mean"]
-    for kind in ("interval", "simultaneous"):
+    for kind in ("interval", "simultaneous", "equivalence"):
         if turned[kind] is not None:
             low, high = turned[kind]
             turned[kind] = (-high, -low)
@@ -128,12 +117,14 @@ def _rival(analysis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _compared(
-    other: str, difference: dict[str, Any], comparisons: int, interim: bool
-) -> tuple[str, Literal["claim", "hint", "none"]]:
+    other: str, difference: dict[str, Any], analysis: dict[str, Any]
+) -> tuple[str, Level]:
     """Return the rest of the answer's sentence, about the best arm minus another."""
     mean, interval, pairs = (difference[key] for key in ("mean", "simultaneous", "pairs"))
     if pairs == 0:
         return f"; no seed finished both there and in {other}: no comparison.", "none"
+    simultaneous = interval is not None
+    interval = interval or difference["interval"]
     size = points(mean, decimals_of(interval))
     seeds = "1 paired seed" if pairs == 1 else f"{pairs} paired seeds"
     where = f"{size} {'below' if mean < 0 else 'above'} {other}"
@@ -141,18 +132,85 @@ def _compared(
         alike = ", all alike" if pairs > 1 else ""
         return f", {where} ({seeds}{alike}: no interval).", "none"
 
-    after = f" after Bonferroni over {comparisons} comparisons" if comparisons > 1 else ""
-    behind = f"95 % CI {span(interval, decimals_of(interval))}{after}; {seeds}"
+    comparisons = analysis["comparisons"] if simultaneous else 1
+    together = f", simultaneous over {comparisons} comparisons" if comparisons > 1 else ""
+    behind = f"95 % CI {span(interval, decimals_of(interval))}{together}; {seeds}"
     verdict = difference["verdict"]
     if verdict == "better":
         return f", and beats {other} by {size} ({behind}).", "claim"
-    if interim:
+    if analysis["status"]["interim"]:
         return f", {where} ({behind}).", "hint"
-    if pairs < MIN_PAIRS:
-        return f", {where} ({behind}): too few seeds for a verdict.", "hint"
+    if verdict is None:
+        why = "too few seeds for a verdict" if pairs < MIN_PAIRS else "outside the comparison"
+        return f", {where} ({behind}): {why}.", "hint"
     if verdict == "depends on method":
         behind += f"; Holm p = {p_value(difference['p_holm'])}"
-    return f", {where} ({behind}): {verdict}.", "claim" if verdict == "worse" else "hint"
+    word = f"{verdict}{_way_on(verdict, analysis)}"
+    return f", {where} ({behind}): {word}.", "hint" if verdict == "not resolved" else "claim"
+
+
+def _way_on(verdict: str, analysis: dict[str, Any]) -> str:
+    """Return what makes an unresolved difference resolved, or an equivalence one."""
+    margin = points(analysis["study"]["margin"])
+    if verdict == "equivalent":
+        return f" (within {margin})"
+    seeds = analysis["blocks"] and analysis["blocks"]["seeds_for_margin"]
+    if verdict != "not resolved" or seeds is None:
+        return ""
+    return f"; about {seeds} seeds would resolve {margin}"
+
+
+def _sufficient(analysis: dict[str, Any]) -> Finding:
+    """Return which value to use where more costs more."""
+    found = analysis["sufficient"]
+    if found is None:
+        return Finding("")
+    arms, margin = analysis["arms"], points(analysis["study"]["margin"])
+    arm, largest = arms[found["arm"]]["label"], arms[found["largest"]]["label"]
+    if found["arm"] == found["largest"]:
+        text = f"No value below {largest} is shown to be within {margin} of it."
+        return Finding(text, "none", found)
+    text = (
+        f"Use {arm}: the smallest that is not worse than {largest} by {margin} or more "
+        "(one-sided 95 %, stepping down)."
+    )
+    return Finding(text, "claim", found)
+
+
+def _standing(analysis: dict[str, Any]) -> Finding:
+    """Return the best set in a line."""
+    best_set = analysis["best_set"]
+    if best_set is None:
+        return Finding("")
+    labels = listed([analysis["arms"][place]["label"] for place in best_set])
+    numbers = {"best_set": best_set}
+    if len(best_set) == 1:
+        return Finding(f"Best set: {labels} alone; all others are ruled out.", "claim", numbers)
+    return Finding(f"Best set: {labels}; none of them can be ruled out.", "hint", numbers)
+
+
+def _confirmed(analysis: dict[str, Any]) -> Finding:
+    study, status = analysis["study"], analysis["status"]
+    if status["interim"] or analysis["best"] is None:
+        return Finding("")
+    if study["confirmation"]:
+        run = study["confirmation"]["run"]
+        return Finding(f"These are fresh seeds, not those by which {run} chose.", "claim")
+    if study["search"] or len(analysis["arms"]) < 3:
+        return Finding("")
+    return Finding("Not yet confirmed on fresh seeds: `nnclr-study confirm` writes that study.")
+
+
+def _mixed(analysis: dict[str, Any]) -> Finding:
+    """Return what differed from trial to trial and should not have."""
+    mixed = analysis["setup"]["mixed"]
+    if not mixed:
+        return Finding("")
+    parts = [f"{what} ({', '.join(map(str, values))})" for what, values in mixed.items()]
+    text = (
+        f"Not all trials ran alike: they differ in {listed(parts)}. Verdicts count them as equal."
+    )
+    return Finding(text, "hint", mixed)
 
 
 def _test(analysis: dict[str, Any]) -> Finding:
@@ -165,58 +223,4 @@ def _test(analysis: dict[str, Any]) -> Finding:
     behind = certainty(arm, "test_probe_top1")
     return Finding(
         f"Its test_probe_top1 is {shown} ({behind}): reported, never selected on.", numbers=top1
-    )
-
-
-def _failed(status: dict[str, Any]) -> Finding:
-    if not status["failed"]:
-        return Finding("")
-    trials = f"{status['failed']} of {status['planned']} trials failed"
-    return Finding(f"{trials}; a failed trial is in no mean.", numbers=status)
-
-
-def _conditions(analysis: dict[str, Any]) -> Finding:
-    if analysis["study"]["search"]:
-        return Finding("A search suggests conditions one by one: each stands among the trials.")
-    baseline, *others = analysis["arms"]
-    if not others:
-        return Finding("One condition: nothing to compare.")
-    if analysis["status"]["interim"]:
-        return Finding("Interim: verdicts and p-values come with the last trial.")
-    words = Counter(arm["vs_baseline"]["verdict"] or "without a verdict" for arm in others)
-    counts = ", ".join(f"{count} {word}" for word, count in words.items())
-    return Finding(f"Against the baseline ({baseline['label']}): {counts}.", numbers=dict(words))
-
-
-def _dose_response(analysis: dict[str, Any]) -> Finding:
-    spread = analysis["spread"]
-    if spread is None:
-        return Finding("Appears with the first finished trial.")
-    lowest, highest, seeds = (spread[key] for key in ("lowest", "highest", "between_seeds"))
-    decimals = significant(highest - lowest)
-    low, high = percent(lowest, decimals), percent(highest, decimals)
-    text = "" if seeds is None else f" Seeds of one condition differ by up to {points(seeds)}."
-    if len(analysis["arms"]) == 1:
-        return Finding(text.strip() or "One condition and one seed.", numbers=spread)
-    means = "val_probe_top1" if seeds is None else "Mean val_probe_top1"
-    return Finding(f"{means} lies between {low} and {high}.{text}", numbers=spread)
-
-
-def _learning(analysis: dict[str, Any]) -> Finding:
-    if analysis["best"] is None:
-        return Finding("No trial has finished yet; single seeds appear as they go.")
-    learning = analysis["learning"]
-    if analysis["study"]["search"]:
-        return Finding("A line a trial; the best is drawn thick. Stopped trials end early.")
-    if learning is None:
-        return Finding("Too few epochs to tell whether accuracy still rises.")
-    change, decimals = learning["change"], significant(learning["change"])
-    verb = "rose by" if change > 0 else "fell by" if change < 0 else "changed by"
-    epochs = "epoch" if learning["last"] == 1 else f"{learning['last']} epochs"
-    arms = analysis["arms"]
-    of = f" of {arms[learning['arm']]['label']}" if len(arms) > 1 else ""
-    return Finding(
-        f"In the last {epochs} of {learning['epochs']}, mean val_probe_top1{of} "
-        f"{verb} {points(change, decimals)}.",
-        numbers=learning,
     )

@@ -1,19 +1,26 @@
 """From a run folder to tidy tables: one row a planned trial, one row an epoch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from nnclr_study.study.progress import progress
-from nnclr_study.study.rows import EpochRow, Session
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plan import Trial
+from nnclr_study.study.progress import TrialProgress, progress
+from nnclr_study.study.rows import EpochRow, Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms
 
-_COLUMNS = [
-    *("trial_id", "status", "seed", "arm"),
-    *("val_probe_top1", "test_probe_top1", "seconds", "epochs_done", "error", "host", "device"),
+_WHO = ["trial_id", "status", "seed", "arm"]
+_FLOATS = [
+    *("val_probe_top1", "test_probe_top1", "seconds", "gpu_seconds"),
+    *("peak_memory_bytes", "images_per_second"),
 ]
+_FACTS = ["epochs_done", "error", "host", "device", "session", "started_at", "ended_at"]
 
 
 @dataclass(frozen=True)
@@ -21,25 +28,56 @@ class Tables:
     """All that a report knows of a run.
 
     `trials` has a row a planned trial in plan order: trial_id, status, seed, a column a varied
-    knob, val_probe_top1, test_probe_top1, seconds, epochs_done, error, host, device, and `arm`,
-    the trial's place in `arms`. `epochs` has a row an epoch of those trials: trial_id, arm,
-    seed, status, and the fields of `EpochRow`. Accuracies are shares of 1 and missing for a
-    trial that is not finished.
+    knob, val_probe_top1, test_probe_top1, seconds, gpu_seconds, peak_memory_bytes,
+    images_per_second (of the training steps), epochs_done, error, host, device, session,
+    started_at, ended_at, and `arm`, the trial's place in `arms`. `epochs` has a row an epoch of
+    those trials: trial_id, arm, seed, status, and the fields of `EpochRow`. Accuracies are shares
+    of 1 and missing for a trial that is not finished.
     """
 
     study: Study
+    path: Path
+    """Of the run folder, or of published evidence."""
+    is_run: bool
     arms: list[dict[str, Value]]
     """The conditions, the baseline first."""
-    datasets: list[str]
+    configs: list[TrialConfig]
+    """Of every planned trial, in plan order."""
     trials: pd.DataFrame
     epochs: pd.DataFrame
     sessions: list[Session]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets of its trials."""
+        return sorted({config.dataset for config in self.configs})
 
 
 def load(folder: RunFolder) -> Tables:
     """Read a run folder; rows of trials that are no longer in its plan are left out."""
     study = folder.study()
-    planned = folder.planned(study)
+    return tables_of(
+        study,
+        folder.path,
+        folder.planned(study),
+        folder.trials(),
+        folder.epochs(),
+        folder.sessions(),
+        locked=folder.is_locked(),
+    )
+
+
+def tables_of(
+    study: Study,
+    path: Path,
+    planned: Sequence[Trial],
+    ended: Mapping[str, TrialRow],
+    epochs: Mapping[str, list[EpochRow]],
+    sessions: list[Session],
+    locked: bool = False,
+    is_run: bool = True,
+) -> Tables:
+    """Bring rows into tables; `locked` tells whether a `run` is at work."""
     if study.search is None:
         conditions = arms(study)
         found = {tuple(arm.values()): place for place, arm in enumerate(conditions)}
@@ -47,46 +85,49 @@ def load(folder: RunFolder) -> Tables:
     else:  # each suggestion stands for itself, even one that came twice
         conditions = [trial.condition for trial in planned]
         places = list(range(len(planned)))
-    locked, ended, epochs = folder.is_locked(), folder.trials(), folder.epochs()
 
     trial_rows, epoch_rows = [], []
     for each, place in zip(progress(planned, ended, epochs, locked), places, strict=True):
-        trial, row = each.trial, ended.get(each.trial.id)
-        rows = epochs.get(trial.id, [])
-        who = {
-            "trial_id": trial.id,
-            "status": each.status,
-            "seed": trial.config.seed,
-            "arm": place,
-        }
-        finished = row is not None and row.status == "finished"
-        trial_rows.append(
-            who
-            | trial.condition
-            | {
-                "val_probe_top1": row.val_probe_top1 if row and finished else None,
-                "test_probe_top1": row.test_probe_top1 if row and finished else None,
-                "seconds": row.seconds if row else sum(r.seconds for r in rows) or None,
-                "epochs_done": each.epochs_done,
-                "error": row.error if row else None,
-                "host": row.host if row else None,
-                "device": row.device if row else None,
-            }
-        )
-        epoch_rows += [who | epoch.model_dump() for epoch in rows]
+        trial, rows = each.trial, epochs.get(each.trial.id, [])
+        who = [trial.id, each.status, trial.config.seed, place]
+        known = dict(zip(_WHO, who, strict=True))
+        trial_rows.append(known | trial.condition | _facts(each, ended.get(trial.id), rows))
+        epoch_rows += [known | epoch.model_dump() for epoch in rows]
 
-    columns = [*_COLUMNS[:4], *study.knobs, *_COLUMNS[4:]]
+    columns = [*_WHO, *study.knobs, *_FLOATS, *_FACTS]
     trials = pd.DataFrame(trial_rows, columns=columns, dtype=object)  # a whole knob stays whole
-    for column in ("val_probe_top1", "test_probe_top1", "seconds"):
+    for column in _FLOATS:
         trials[column] = trials[column].astype(float)
     for column in ("seed", "arm", "epochs_done"):
         trials[column] = trials[column].astype(int)
-    columns = ["trial_id", "status", "seed", "arm", *EpochRow.model_fields]
     return Tables(
         study=study,
+        path=path,
+        is_run=is_run,
         arms=conditions,
-        datasets=sorted({trial.config.dataset for trial in planned}),
+        configs=[trial.config for trial in planned],
         trials=trials,
-        epochs=pd.DataFrame(epoch_rows, columns=columns),
-        sessions=folder.sessions(),
+        epochs=pd.DataFrame(epoch_rows, columns=[*_WHO, *EpochRow.model_fields]),
+        sessions=sessions,
     )
+
+
+def _facts(each: TrialProgress, row: TrialRow | None, rows: list[EpochRow]) -> dict[str, Any]:
+    told = row.model_dump() if row else {}
+    finished = row is not None and row.status == "finished"
+    top1s = ("val_probe_top1", "test_probe_top1")
+    return (
+        {name: told.get(name) for name in (*_FLOATS, *_FACTS) if name not in top1s}
+        | {name: told[name] if finished else None for name in top1s}
+        | {
+            "seconds": row.seconds if row else sum(epoch.seconds for epoch in rows) or None,
+            "epochs_done": each.epochs_done,
+            "images_per_second": _images_per_second(each.trial, rows),
+        }
+    )
+
+
+def _images_per_second(trial: Trial, rows: list[EpochRow]) -> float | None:
+    seconds = sum(row.train_seconds for row in rows)
+    steps = len(rows) * trial.config.steps_per_epoch
+    return steps * trial.config.global_batch / seconds if seconds else None

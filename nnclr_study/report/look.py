@@ -7,16 +7,38 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-SERIES = ["#0072B2", "#C24E00", "#007A5A", "#A8457E", "#6B5B00", "#4B4B4B"]
+SERIES = ["#0072B2", "#C24E00", "#007350", "#A8457E", "#5B4E00", "#4B4B4B"]
 INK, MUTED, GRID = "#1B1F24", "#565D66", "#E3E6EA"
 LIGHT = [*SERIES, INK, MUTED, GRID]
 DARK = [
-    *("#56B4E9", "#F5A04C", "#3CC79A", "#E79AC4", "#F0E442", "#C8CCD4"),
+    *("#56B4E9", "#F5A04C", "#37D0A1", "#DA90B9", "#F0E442", "#C8CCD4"),
     *("#E8EBEF", "#A3ABB6", "#2A313B"),
 ]
-"""Every series at least 4.8:1 on white and 7.9:1 on the dark page."""
+"""Every series at least 4.7:1 on white and 7.4:1 on the dark page, and any two at least 12 apart
+(CIE76), also as the colour-blind see them: tests/report/test_look.py."""
+BAND = "1F"
+"""Alpha of a band, appended to its colour."""
+TINT = "55"
+"""Alpha of a cell or bar that has text on it, appended to its colour."""
 SYMBOLS = ["diamond", "square", "triangle-up", "cross", "x", "star"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
+STATES = {
+    "finished": "✓",
+    "running": "▸",
+    "failed": "✕",
+    "stopped": "◂",
+    "interrupted": "‖",
+    "waiting": "·",
+}
+"""What becomes of a trial, and its letter."""
+VERDICTS = {
+    "better": "▲",
+    "equivalent": "■",
+    "not resolved": "○",
+    "worse": "▼",
+    "depends on method": "◇",
+}
+"""What is said of a difference, and its letter."""
 _AXIS = {
     "gridcolor": GRID,
     "linecolor": GRID,
@@ -57,13 +79,13 @@ def look_of(number: int) -> Look:
     return Look(SERIES[place], DASHES[other], SYMBOLS[other])
 
 
-def empty_figure() -> go.Figure:
-    """Return a figure of val_probe_top1 in per cent, to be filled.
+def empty_figure(head: str = "val_probe_top1 (%)") -> go.Figure:
+    """Return a figure to be filled.
 
-    The y axis is named above its top end, where the name takes no width from a phone.
+    Its y axis is named by `head` above its top end, where a name takes no width from a phone.
     """
     return go.Figure(layout={"template": TEMPLATE}).add_annotation(
-        text="val_probe_top1 (%)",
+        text=head,
         x=0,
         y=1,
         xref="paper",
@@ -71,6 +93,7 @@ def empty_figure() -> go.Figure:
         xanchor="left",
         yanchor="bottom",
         yshift=10,
+        align="left",
         showarrow=False,
         font={"color": MUTED},
     )

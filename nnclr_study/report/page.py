@@ -3,34 +3,35 @@
 import base64
 import gzip
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 import nnclr_study
 from nnclr_study.errors import RunFolderError
-from nnclr_study.report import export, figures, look, wording
+from nnclr_study.report import export, look, wording
 from nnclr_study.report.analyse import analyse
-from nnclr_study.report.findings import Finding, certainty, find
-from nnclr_study.report.load import Tables, load
-from nnclr_study.study.plan import condition_label, show_value
+from nnclr_study.report.evidence import load_any
+from nnclr_study.report.findings import find
+from nnclr_study.report.gallery import galleries, gallery_said
+from nnclr_study.report.load import Tables
+from nnclr_study.report.methods import BIBTEX, methods
+from nnclr_study.report.sections import sections
+from nnclr_study.report.wording import Finding
+from nnclr_study.study.plan import show_value
 from nnclr_study.study.run_folder import RunFolder, write_whole
 
-VERDICTS = {"better": "▲", "worse": "▼", "not resolved": "○", "depends on method": "◇"}
-STATES = {
-    "finished": "✓",
-    "stopped": "◂",
-    "failed": "✕",
-    "running": "▸",
-    "interrupted": "‖",
-    "waiting": "·",
-}
+CURVE_POINTS = 100
+"""Of a trial's own curve; longer ones are thinned."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,28 @@ class Report:
 
 
 def build_report(run: Path, out: Path | None = None) -> Report:
-    """Write index.html, trials.csv, summary.md and analysis.json of a run, finished or not.
+    """Write the page of a run, finished or not, and the files beside it.
+
+    These are analysis.json, trials.csv, epochs.csv, summary.md, table.tex and environment.json.
+
+    Args:
+        run: a run folder, or the published evidence of one.
+        out: where to; by default the run folder's `report/`, or where the evidence lies.
 
     Raises:
-        RunFolderError: there is no run folder, it is not one of ours, or `out` (by default
-            the run folder's `report/`) cannot be written.
+        RunFolderError: there is no run folder, it is not one of ours, or `out` cannot be written.
     """
-    folder = RunFolder.open(run)
-    tables = load(folder)
+    tables = load_any(run)
     analysis = analyse(tables)
     findings = find(analysis)
-    target = out or folder.report
+    target = out or (RunFolder(run).report if tables.is_run else run)
     files = {
         "analysis.json": export.analysis_json(analysis),
         "trials.csv": export.trials_csv(tables),
+        "epochs.csv": export.epochs_csv(tables),
         "summary.md": export.summary_md(analysis, findings),
+        "table.tex": export.arms_tex(analysis),
+        "environment.json": export.environment_json(tables),
         "index.html": render(tables, analysis, findings, datetime.now(UTC)),
     }
     try:
@@ -70,67 +78,124 @@ def build_report(run: Path, out: Path | None = None) -> Report:
     return Report(findings["answer"].text, target / "index.html")
 
 
-def render(
-    tables: Tables, analysis: dict[str, Any], findings: dict[str, Finding], made_at: datetime
-) -> str:
-    """Return the page; its text is escaped by the template."""
-    environment = Environment(
+def environment() -> Environment:
+    """Return what fills the templates: it escapes all text, and has our ways of printing."""
+    made = Environment(
         loader=PackageLoader("nnclr_study.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": wording.number,
         "span": wording.span,
         "p_value": wording.p_value,
         "duration": wording.duration,
         "difference": export.difference,
-        "certainty": certainty,
         "value": show_value,
-        "label": condition_label,
-        "tied": lambda text: text.replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0"),
-        "base64": lambda text: base64.b64encode(text.encode()).decode(),
+        "tied": _tied,
+        "csv": export.to_csv,
+        "rows": _rows,
+        "uri": _data_uri,
     }
+    return made
+
+
+def render(
+    tables: Tables, analysis: dict[str, Any], findings: dict[str, Finding], made_at: datetime
+) -> str:
+    """Return the page; its text is escaped by the template."""
     trials = tables.trials.astype(object)
     if tables.study.search:
         trials = trials.sort_values("val_probe_top1", ascending=False, kind="stable")
-    return environment.get_template("template.html.j2").render(
-        analysis=analysis,
-        findings=findings,
-        trials=trials.where(trials.notna(), None).to_dict("records"),
-        sessions=tables.sessions,
-        study_file=tables.study.text,
-        trials_csv=export.trials_csv(tables),
-        figures=_drawn(tables, analysis),
-        palette=list(zip(look.LIGHT, look.DARK, strict=True)),
-        plotly_js=_packed_plotly(),
-        verdicts=VERDICTS,
-        states=STATES,
-        made_at=made_at,
-        version=nnclr_study.__version__,
+    shown = sections(tables, analysis, findings)
+    drawn = {each.key: each.figure for each in shown if each.figure is not None}
+    return (
+        environment()
+        .get_template("template.html.j2")
+        .render(
+            analysis=analysis,
+            findings=findings,
+            sections=shown,
+            figures={name: json.loads(figure.to_json()) for name, figure in drawn.items()},
+            trials=trials.where(trials.notna(), None).to_dict("records"),
+            details=_details(tables),
+            gallery=galleries(tables, analysis),
+            gallery_said=gallery_said(analysis),
+            methods=methods(analysis),
+            downloads=_downloads(tables, analysis),
+            sessions=tables.sessions,
+            study_file=tables.study.text,
+            palette=list(zip(look.LIGHT, look.DARK, strict=True)),
+            plotly_js=_packed_plotly(),
+            verdicts=look.VERDICTS,
+            states=look.STATES,
+            made_at=made_at,
+            version=nnclr_study.__version__,
+        )
     )
 
 
-def _drawn(tables: Tables, analysis: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that there is something to draw in, as Plotly's JSON."""
-    drawn: dict[str, go.Figure] = {}
-    search, knobs = analysis["study"]["search"], analysis["study"]["knobs"]
-    if analysis["status"]["finished"]:
-        drawn["dose_response"] = (
-            figures.slices(tables.trials, knobs)
-            if search
-            else figures.dose_response(tables.trials, analysis["arms"], knobs)
-        )
-    if (tables.epochs["status"] != "failed").any():
-        best = analysis["best"]["arm"] if analysis["best"] else None
-        drawn["learning"] = (
-            figures.search_curves(tables.epochs, best)
-            if search
-            else figures.learning_curves(tables.epochs, analysis["arms"])
-        )
-    return {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
+def _details(tables: Tables) -> dict[str, Any]:
+    """Return what a row of the trial table opens to, by trial id."""
+    curves = tables.epochs.groupby("trial_id", sort=False)["val_probe_top1"].agg(list).to_dict()
+    baseline = tables.arms[0] if tables.arms else {}
+    found = {}
+    for trial in tables.trials.to_dict("records"):
+        trial_id, condition = str(trial["trial_id"]), tables.arms[trial["arm"]]
+        curve = curves.get(trial_id, [])
+        step = max(1, -(-len(curve) // CURVE_POINTS))
+        found[trial_id] = {
+            "differs": {
+                knob: show_value(value)
+                for knob, value in condition.items()
+                if tables.study.search or value != baseline.get(knob)
+            },
+            "curve": [round(100 * value, 1) for value in curve[::-1][::step][::-1]],
+            "error": trial["error"],
+            "checkpoint": f"checkpoints/{trial_id}.safetensors",
+            "session": trial["session"],
+            "ended": trial["ended_at"] and f"{trial['ended_at']:%Y-%m-%d %H:%M} UTC",
+        }
+    return found
+
+
+def _downloads(tables: Tables, analysis: dict[str, Any]) -> list[tuple[str, str, str | bytes]]:
+    """Return name, kind and content of each file that the page carries."""
+    parquet = tables.trials.drop(columns="arm").convert_dtypes()
+    mixed = parquet.select_dtypes(object).columns
+    parquet = parquet.assign(**{name: parquet[name].map(str) for name in mixed})
+    return [
+        ("trials.csv", "text/csv", export.trials_csv(tables)),
+        ("trials.parquet", "application/vnd.apache.parquet", parquet.to_parquet(index=False)),
+        ("analysis.json", "application/json", export.analysis_json(analysis)),
+        ("table.md", "text/markdown", f"{export.arms_md(analysis)}\n"),
+        ("table.tex", "application/x-tex", export.arms_tex(analysis)),
+        ("references.bib", "application/x-bibtex", BIBTEX % nnclr_study.__version__),
+    ]
+
+
+def _rows(table: pd.DataFrame) -> Sequence[Sequence[str]]:
+    """Return a table's cells as a reader sees them."""
+    return [[_cell(cell) for cell in row] for row in table.itertuples(index=False)]
+
+
+def _cell(cell: Any) -> str:
+    if cell is None or cell != cell:
+        return "-"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _tied(text: str) -> Markup:
+    """Return a sentence whose numbers stay with their signs, and whose commands look like some."""
+    tied = text.replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0")
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(tied))))
+
+
+def _data_uri(content: str | bytes, kind: str) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 @cache

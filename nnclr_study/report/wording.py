@@ -1,10 +1,22 @@
 """How numbers are printed: shares of 1 as per cent, their differences as points."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import floor, log10
+from typing import Any, Literal
 
+Level = Literal["claim", "hint", "none"]
 TABLE = 2
 """Decimals in a table, where a column of one width reads best."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence, the numbers in it, and how much it may be relied on."""
+
+    text: str
+    level: Level = "none"
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -69,6 +81,23 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def certainty(arm: dict[str, Any], split: str = "val_probe_top1") -> str:
+    """Return what stands behind an arm's mean: `95 % CI 90.1 to 92.3; n = 3`."""
+    top1, planned = arm[split], arm["planned"]
+    n = f"n = {top1['n']}" if top1["n"] == planned else f"n = {top1['n']} of {planned}"
+    if top1["interval"] is not None:
+        return f"95 % CI {span(top1['interval'], decimals_of(top1['interval']))}; {n}"
+    if top1["n"] == 1:
+        return "one seed: no uncertainty estimate" + ("" if planned == 1 else f"; {n}")
+    return f"{n}, all alike: no interval"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _fixed(share: float, decimals: int) -> str:

@@ -1,15 +1,13 @@
-import re
 from math import log10
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-import nnclr_study.report
-from nnclr_study.report import look
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.figures import dose_response, learning_curves
 from nnclr_study.report.load import load
+from nnclr_study.study.plan import condition_label
 from tests.report.helpers import make_run, study_text, tables_of
 
 BASE = [0.80, 0.81, 0.83]
@@ -71,6 +69,18 @@ def test_values_within_a_decade_stand_where_they_are(tmp_path):
     assert not figure.layout.shapes
 
 
+def test_a_saturation_is_a_band_on_the_axis_of_the_doses(tmp_path):
+    tables = tables_of(tmp_path, q500=BASE, q1000=HIGH, q10000=HIGH)
+    found = {"saturation": 1_000.0, "saturation_interval": [700.0, 2_000.0], "saturated": True}
+    figure = dose_response(tables.trials, analysed(tables), ["queue_size"], found)
+    band, line = figure.layout.shapes
+    assert (band.x0, band.x1) == pytest.approx((log10(700), log10(2_000)))
+    assert line.x0 == pytest.approx(3)
+    found["saturated"] = False
+    without = dose_response(tables.trials, analysed(tables), ["queue_size"], found)
+    assert not without.layout.shapes
+
+
 def test_names_stand_side_by_side_and_are_not_joined(tmp_path):
     text = study_text('dataset = ["stl10", "digits"]').replace('dataset = "digits"', "")
     figure, _ = draw(load(make_run(tmp_path, text, lambda trial: 0.8 + 0.01 * trial.config.seed)))
@@ -122,32 +132,50 @@ def analysed(tables):
     return analyse(tables)["arms"]
 
 
-def test_more_series_than_colours_still_look_different():
-    assert len({look.look_of(number) for number in range(24)}) == 24
+def made_trials(**columns):
+    """Rows of a trials table: what is not said of them is as if nothing was known of it."""
+    count = len(next(iter(columns.values())))
+    unknown = dict.fromkeys(
+        ("host", "device", "seconds", "gpu_seconds", "images_per_second", "started_at"), None
+    )
+    known = {
+        "trial_id": [f"trial-{place}" for place in range(count)],
+        "status": ["finished"] * count,
+        "seed": [1] * count,
+        "ended_at": [None] * count,
+    }
+    return pd.DataFrame(unknown | known | columns, dtype=object)
 
 
-CSS = (Path(nnclr_study.report.__file__).parent / "style.css").read_text()
-COLOURS = dict(re.findall(r"--(\w+): light-dark\((#\w{6}), #\w{6}\)", CSS))
-DARK = dict(re.findall(r"--(\w+): light-dark\(#\w{6}, (#\w{6})\)", CSS))
+def made_arm(size, mean=0.9, interval=(0.89, 0.91), n=5, **more):
+    """An arm of the analysis."""
+    top1 = {"n": n, "mean": mean, "sd": None, "interval": interval}
+    condition = more.pop("condition", {"queue_size": size})
+    arm = {"label": condition_label(condition), "condition": condition, "val_probe_top1": top1}
+    return arm | {"vs_baseline": None, "vs_best": None, "in_best_set": None} | more
 
 
-def contrast(one, other):
-    """WCAG 2.2's contrast ratio."""
-
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return np.dot(linear, [0.2126, 0.7152, 0.0722])
-
-    bright, dim = sorted([luminance(one), luminance(other)], reverse=True)
-    return (bright + 0.05) / (dim + 0.05)
+def made_difference(mean, simultaneous, verdict, **more):
+    """An arm's `vs_baseline`."""
+    known = {"pairs": 5, "dz": 2.0, "p_dunnett": 0.01, "p_holm": 0.04}
+    return known | {"mean": mean, "simultaneous": simultaneous, "verdict": verdict} | more
 
 
-@pytest.mark.parametrize("theme", [COLOURS, DARK], ids=["light", "dark"])
-def test_text_and_series_stand_out(theme):
-    for name in ("ink", "muted", "accent", "good", "bad", "warm"):
-        for ground in ("page", "card"):
-            assert contrast(theme[name], theme[ground]) >= 4.5, (name, ground)
-    series = look.LIGHT if theme is COLOURS else look.DARK
-    for colour in series[:-1]:
-        assert contrast(colour, theme["page"]) >= 4.5, colour
+def texts(figure):
+    """The annotations of a figure."""
+    return [note.text for note in figure.layout.annotations]
+
+
+@pytest.mark.parametrize("draw_it", ["dose_response", "learning_curves"])
+def test_a_label_is_drawn_as_it_is(tmp_path, draw_it):
+    tables = tables_of(tmp_path, q0=BASE, q500=HIGH)
+    arms = analysed(tables)
+    for arm in arms:
+        arm["label"] = "<b>bold</b>"
+        arm["condition"] = arm["condition"] | {"recipe": "<b>bold</b>"}
+    if draw_it == "dose_response":
+        figure = dose_response(tables.trials, arms, ["queue_size", "recipe"])
+    else:
+        figure = learning_curves(tables.epochs, arms)
+    assert "<b>" not in figure.to_json().replace("\\u003c", "<")
+    assert "&lt;b&gt;" in figure.to_json()

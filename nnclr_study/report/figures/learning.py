@@ -1,0 +1,135 @@
+"""By epoch: the accuracy, and what the queue and the features are like."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from nnclr_study.report.figures.axes import percent
+from nnclr_study.report.figures.names import legend_name
+from nnclr_study.report.intervals import t_interval
+from nnclr_study.report.look import BAND, MUTED, empty_figure, look_of
+
+MIN_BAND = 3
+"""Seeds below which a curve has no band."""
+HEALTH = {
+    "nn_same_label": ("neighbours with the same label (%)", 100),
+    "nn_age": ("age of neighbours (steps)", 1),
+    "feature_std": ("feature_std", 1),
+    "rankme": ("rankme (dimensions)", 1),
+}
+"""The name of each measure as it is drawn, and by what its values are multiplied."""
+
+
+def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Figure:
+    """Return val_probe_top1 by epoch: single seeds, and each arm's mean with a 95 % t band.
+
+    Means and bands are over finished trials alone, so that no mean loses seeds on its way.
+    """
+    figure = empty_figure()
+    drawn = epochs[epochs["status"] != "failed"]
+    early = drawn["epoch"].max() // 4
+    late = drawn[drawn["epoch"] > early]["val_probe_top1"].tolist()
+    for place, arm in enumerate(arms):
+        own = drawn[drawn["arm"] == place]
+        look, label = look_of(place), legend_name(arm)
+        lines: dict[str, Any] = {"legendgroup": label, "mode": "lines", "hoverinfo": "skip"}
+        for seed, curve in own.groupby("seed"):
+            figure.add_scatter(
+                x=curve["epoch"].tolist(),
+                y=[percent(v) for v in curve["val_probe_top1"]],
+                line={"width": 1, "color": look.colour},
+                opacity=0.4,
+                name=f"{label}, seed {seed}",
+                showlegend=False,
+                **lines,
+            )
+        finished = own[own["status"] == "finished"]
+        values = [group.tolist() for _, group in finished.groupby("epoch")["val_probe_top1"]]
+        if not values:
+            continue
+        n, x = len(values[0]), list(range(1, len(values) + 1))
+        if n >= MIN_BAND:
+            around = [t_interval(at) or (at[0], at[0]) for at in values]
+            late += [bound for bounds in around[early:] for bound in bounds]
+            figure.add_scatter(
+                x=x + x[::-1],
+                y=[percent(low) for low, _ in around] + [percent(h) for _, h in around[::-1]],
+                fill="toself",
+                fillcolor=look.colour + BAND,
+                line={"width": 0},
+                name=f"{label}, 95 % band",
+                showlegend=False,
+                **lines,
+            )
+        figure.add_scatter(
+            x=x,
+            y=[percent(sum(at) / len(at)) for at in values],
+            line={"width": 2.5, "color": look.colour, "dash": look.dash},
+            name=f"{label} (n = {n})",
+            **lines | {"hoverinfo": "all"},
+            hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
+        )
+    # From 0 the first epochs' rise would press all that follows flat.
+    edge = 0.05 * (max(late) - min(late)) or 0.01
+    figure.update_layout(
+        xaxis={"title": {"text": "epoch"}},
+        yaxis={"range": [percent(min(late) - edge), percent(max(late) + edge)]},
+        showlegend=True,
+    )
+    return figure
+
+
+def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Figure:
+    """Return how well the queue serves and whether the features collapse, by epoch and arm.
+
+    Means over finished trials; a measure that no epoch has is left out, and so is an arm
+    without it. At least one has to be there.
+    """
+    finished = epochs[epochs["status"] == "finished"]
+    measures = [measure for measure in HEALTH if finished[measure].notna().any()]
+    rows = len(measures)
+    figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.26 / rows)
+    figure.update_layout(empty_figure("").layout)
+    named: set[int] = set()
+    for row, measure in enumerate(measures, start=1):
+        title, times = HEALTH[measure]
+        axis = figure.get_subplot(row, 1).yaxis
+        figure.add_annotation(
+            text=title,
+            x=0,
+            y=axis.domain[1],
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            yshift=4,
+            showarrow=False,
+            font={"color": MUTED},
+        )
+        for place, arm in enumerate(arms):
+            own = finished[finished["arm"] == place].dropna(subset=measure)
+            if own.empty:
+                continue
+            curve = own.astype({measure: float}).groupby("epoch")[measure].mean() * times
+            look = look_of(place)
+            figure.add_scatter(
+                x=curve.index.tolist(),
+                y=curve.tolist(),
+                mode="lines",
+                line={"width": 2, "color": look.colour, "dash": look.dash},
+                name=f"{legend_name(arm)} (n = {own['seed'].nunique()})",
+                legendgroup=str(place),
+                legendrank=place,
+                showlegend=place not in named,
+                hovertemplate="epoch %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
+                row=row,
+                col=1,
+            )
+            named.add(place)
+    figure.update_yaxes(nticks=4)
+    figure.update_xaxes(title={"text": "epoch"}, row=rows, col=1)
+    figure.update_layout(height=60 + 170 * rows, showlegend=True)
+    return figure

@@ -1,0 +1,255 @@
+"""The sections of the page, in order: which there are, and what each of them shows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nnclr_study.report import figures
+from nnclr_study.report.intervals import t_interval
+from nnclr_study.report.load import Tables
+from nnclr_study.report.search_figures import search_figures
+from nnclr_study.report.setup import HEALTH
+from nnclr_study.report.wording import Finding
+
+MAX_ARMS = 60
+"""Conditions above which a figure with a row or a line for each says nothing."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a sentence and a figure, with its numbers beside it."""
+
+    key: str
+    title: str
+    finding: Finding
+    figure: go.Figure | None = None
+    caption: str = ""
+    """What the figure shows and how it is read."""
+    data: pd.DataFrame | None = None
+    """The figure's numbers, accuracies as shares of 1."""
+    exploratory: bool = False
+
+
+def sections(
+    tables: Tables, analysis: dict[str, Any], findings: Mapping[str, Finding]
+) -> list[Section]:
+    """Return what a page of this run has to show."""
+    made = _search if analysis["study"]["search"] else _grid
+    first = [Section("failed", "Failed trials", findings["failed"])]
+    everything = [*made(tables, analysis, findings), *_pace(tables, analysis, findings)]
+    failed = analysis["status"]["failed"]
+    if failed and not analysis["status"]["finished"]:
+        everything = first + everything
+    elif failed:
+        everything += first
+    return everything
+
+
+def _grid(
+    tables: Tables, analysis: dict[str, Any], findings: Mapping[str, Finding]
+) -> Iterator[Section]:
+    arms, knobs, status = analysis["arms"], analysis["study"]["knobs"], analysis["status"]
+    finished, few = status["finished"] > 0, len(arms) <= MAX_ARMS
+
+    def section(key: str, title: str, draw: Callable[[], go.Figure], caption: str) -> Section:
+        return Section(key, title, findings[key], draw() if finished else None, caption)
+
+    if few and status["planned"] > 1:
+        yield Section(
+            "completeness",
+            "What has been trained",
+            findings["completeness"],
+            figures.completeness(tables.trials, arms, analysis["study"]["seeds"]),
+            "A cell a trial: condition by seed. The sign tells its state without its colour.",
+        )
+    yield Section(
+        "dose_response",
+        f"val_probe_top1{f' by {knobs[0]}' if knobs else ''}",
+        findings["dose_response"],
+        figures.dose_response(tables.trials, arms, knobs, analysis["trend"]) if finished else None,
+        "Dot: one seed. Diamond or other symbol: mean of the finished seeds. Bar: 95 % interval "
+        "of the mean (Student's t). Bars may overlap where the difference paired by seed, below, "
+        "is resolved. The accuracy axis does not start at 0.",
+    )
+    if analysis["comparisons"] and few:
+        yield Section(
+            "forest",
+            "Differences to the baseline",
+            findings["conditions"],
+            figures.forest(arms, analysis["study"]["margin"]),
+            f"Paired by seed, with simultaneous 95 % intervals. Grey band: differences smaller "
+            f"than the margin of {100 * analysis['study']['margin']:g} points.",
+            _compared(arms),
+        )
+    said = Finding("") if analysis["comparisons"] and few else findings["conditions"]
+    yield Section("conditions", "Conditions", said)
+    if analysis["best_set"] and few:
+        yield section(
+            "best_set",
+            "Which may be the best",
+            lambda: figures.best_set(arms),
+            "Each condition minus the best of the others (Hsu's multiple comparisons with the "
+            "best). Filled: not ruled out. The set holds the truly best one in 95 % of studies.",
+        )
+    if analysis["blocks"] and few:
+        yield section(
+            "paired_seeds",
+            "Seed by seed",
+            lambda: figures.paired_seeds(tables.trials, arms, knobs),
+            "A line a seed. Where lines run alike, pairing by seed takes their common part out.",
+        )
+    yield _learning(
+        tables,
+        findings,
+        (lambda: figures.learning_curves(tables.epochs, arms)) if few else None,
+        "Thick line: mean over the finished seeds, with its 95 % band (Student's t) from 3 seeds "
+        "on. Thin lines: single seeds. Failed trials are left out. The accuracy axis is cut below "
+        "the first quarter of the epochs.",
+    )
+    if findings["cost"].text and few:
+        yield section(
+            "cost",
+            "What it costs",
+            lambda: figures.cost(tables.trials, arms),
+            "Means with 95 % intervals. The line joins conditions that none beats in both.",
+        )
+    if few and finished and any(v is not None for v in arms[-1]["health"].values()):
+        yield Section(
+            "queue_health",
+            "Queue and features",
+            findings["queue_health"],
+            figures.queue_health(tables.epochs, arms),
+            "Means over finished seeds. Features whose standard deviation falls towards 0 "
+            "collapse.",
+            _health(arms),
+        )
+    if analysis["interaction"]:
+        yield section(
+            "interaction",
+            f"{knobs[0]} and {knobs[1]} together",
+            lambda: figures.interaction(analysis["interaction"]),
+            "Means over the seeds that all conditions have finished. Parallel lines: the two "
+            "knobs simply add.",
+        )
+    if analysis["study"]["confirmation"]:
+        yield section(
+            "confirmation",
+            "From choice to confirmation",
+            lambda: figures.confirmation(arms, analysis["study"]["confirmation"]),
+            "Grey: the score by which a condition was chosen. Solid: its mean on fresh seeds, "
+            "with the 95 % interval. Only the latter is a result.",
+        )
+
+
+def _search(
+    tables: Tables, analysis: dict[str, Any], findings: Mapping[str, Finding]
+) -> Iterator[Section]:
+    knobs, finished = analysis["study"]["knobs"], analysis["status"]["finished"] > 0
+    drawn = search_figures(tables, analysis["search"])
+    yield Section(
+        "dose_response",
+        f"val_probe_top1 by {', '.join(knobs)}",
+        findings["dose_response"],
+        figures.slices(tables.trials, knobs) if finished else None,
+        "Dot: one finished trial. Other knobs vary from dot to dot: what looks like a trend may "
+        "be theirs.",
+        exploratory=True,
+    )
+    for key, title, caption in _SEARCH:
+        if key in drawn or not finished:
+            yield Section(key, title, findings[key], drawn.get(key), caption, exploratory=True)
+    best = analysis["best"]["arm"] if analysis["best"] else None
+    yield _learning(
+        tables, findings, lambda: figures.search_curves(tables.epochs, best), "A line a trial."
+    )
+
+
+_SEARCH = [
+    ("history", "The search as it went", "Dot: a finished trial. Line: the best until then."),
+    ("importance", "Which knobs mattered", "PED-ANOVA over the finished trials."),
+    ("parallel", "Trials across all knobs", "A line a finished trial."),
+    ("contour", "The two that mattered most", "A disc a finished trial."),
+    ("edf", "How good most trials were", "Share of finished trials at or below an accuracy."),
+    ("pareto", "Accuracy and cost", "The line joins trials that none beats in both."),
+]
+
+
+def _learning(
+    tables: Tables,
+    findings: Mapping[str, Finding],
+    draw: Callable[[], go.Figure] | None,
+    caption: str,
+) -> Section:
+    there = draw is not None and bool((tables.epochs["status"] != "failed").any())
+    return Section(
+        "learning",
+        "Learning curves",
+        findings["learning"],
+        draw() if draw and there else None,
+        caption,
+        _curves(tables) if there else None,
+    )
+
+
+def _pace(
+    tables: Tables, analysis: dict[str, Any], findings: Mapping[str, Finding]
+) -> Iterator[Section]:
+    hosts = analysis["setup"]["hosts"]
+    if hosts:
+        yield Section(
+            "throughput",
+            "Throughput",
+            findings["throughput"],
+            figures.throughput(tables.trials),
+            "Images a second in the training steps of each finished trial.",
+            pd.DataFrame(hosts),
+        )
+    if tables.trials["started_at"].notna().sum() > 1:
+        yield Section(
+            "timeline",
+            "When trials ran",
+            Finding(""),
+            figures.timeline(tables.trials),
+            "A bar a trial, from its start in its last session to its end.",
+        )
+
+
+def _compared(arms: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for arm in arms:
+        if versus := arm["vs_baseline"]:
+            spans = {
+                f"{name}_{end}": versus[kind] and versus[kind][place]
+                for name, kind in (
+                    ("ci95", "interval"),
+                    ("simultaneous", "simultaneous"),
+                    ("ci90", "equivalence"),
+                )
+                for place, end in enumerate(("low", "high"))
+            }
+            plain = ("pairs", "mean", "least_squares", "sd", "dz")
+            told = {"condition": arm["label"]} | {name: versus[name] for name in plain} | spans
+            rows.append(told | {n: versus[n] for n in ("p_dunnett", "p_holm", "verdict")})
+    return pd.DataFrame(rows)
+
+
+def _curves(tables: Tables) -> pd.DataFrame:
+    """Return the mean curve of every condition, over its finished seeds."""
+    finished = tables.epochs[tables.epochs["status"] == "finished"]
+    rows = []
+    for (arm, epoch), own in finished.groupby(["arm", "epoch"]):
+        values = own["val_probe_top1"].tolist()
+        low, high = t_interval(values) or (None, None)
+        rows.append((arm, epoch, len(values), sum(values) / len(values), low, high))
+    columns = ["condition", "epoch", "n", "mean", "ci95_low", "ci95_high"]
+    table = pd.DataFrame(rows, columns=columns)
+    labels = [", ".join(f"{k} {v}" for k, v in arm.items()) or "as set" for arm in tables.arms]
+    return table.assign(condition=table["condition"].map(lambda arm: labels[arm]))
+
+
+def _health(arms: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = [{"condition": arm["label"]} | arm["health"] for arm in arms]
+    return pd.DataFrame(rows, columns=["condition", *HEALTH])
