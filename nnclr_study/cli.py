@@ -178,8 +178,7 @@ def run(
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
             how = How(demand, data, address, optuna_storage, store)
             send = partial(store.push, folder.path) if store else lambda: None
-            with Interim(folder.path, send) as page:
-                run_study(study, folder, todo, how, out, page.changed)
+            run_study(study, folder, todo, how, out, Interim(folder.path, send))
         known, ended = folder.planned(study), folder.trials()
         counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
         if not more:

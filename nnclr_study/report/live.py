@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Self
 
 from nnclr_study.errors import StudyError, UsageError
 from nnclr_study.report.page import build_report
@@ -44,9 +43,10 @@ class Interim:
         self._changed, self._over = Event(), Event()
         self._thread = Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Callable[[], None]:
+        """Begin; return what has the page built, now or when it is time."""
         self._thread.start()
-        return self
+        return self._changed.set
 
     def __exit__(
         self,
@@ -57,10 +57,6 @@ class Interim:
         self._over.set()
         self._changed.set()
         self._thread.join()
-
-    def changed(self) -> None:
-        """Have the page built, now or when it is time."""
-        self._changed.set()
 
     def _work(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +76,7 @@ def run_study(
     todo: Sequence[Trial],
     how: How,
     console: Console,
-    changed: Callable[[], None] = lambda: None,
+    page: AbstractContextManager[Callable[[], None]],
 ) -> None:
     """Run the trials of a study and record them in its run folder, locked by the caller.
 
@@ -86,7 +86,8 @@ def run_study(
         todo: trials to run; a search adds its own to those that it has begun.
         how: where and with what.
         console: for progress.
-        changed: called after a trial has ended.
+        page: gives what is called after a trial has ended. It is left before the cluster is: what
+            a thread still frees of Ray's once Ray is gone ends this process.
 
     Raises:
         DataError: the images cannot be had; found before the first trial starts.
@@ -98,7 +99,7 @@ def run_study(
     """
     configs = [trial.config for trial in todo] or list(extremes(study))
     images = _prepare(configs, how.data)
-    with joined(how.address):
+    with joined(how.address), page as changed:
         nodes = _resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":

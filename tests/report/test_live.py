@@ -32,14 +32,14 @@ def wait_for(condition):
 def test_the_page_is_built_when_something_changed_and_not_before(tmp_path):
     folder = pending(tmp_path / "run")
     page = folder.report / "index.html"
-    with Interim(folder.path, every=0.05) as interim:
+    with Interim(folder.path, every=0.05) as changed:
         time.sleep(0.2)
         assert not page.exists()
-        interim.changed()
+        changed()
         wait_for(page.exists)
         assert "2 of 4 trials finished" in page.read_text()
         write_trial(folder, plan_trials(folder.study())[2], 0.5)
-        interim.changed()
+        changed()
         wait_for(lambda: "3 of 4 trials finished" in page.read_text())
 
 
@@ -47,9 +47,9 @@ def test_it_is_built_no_more_often_than_said(tmp_path, monkeypatch):
     folder = pending(tmp_path / "run")
     built = []
     monkeypatch.setattr("nnclr_study.report.live.build_report", built.append)
-    with Interim(folder.path, every=60) as interim:
+    with Interim(folder.path, every=60) as changed:
         for _ in range(50):
-            interim.changed()
+            changed()
             time.sleep(0.005)
         wait_for(lambda: built)
     assert len(built) == 1
