@@ -62,6 +62,11 @@ def rows(folder):
     }
 
 
+def pictures(folder):
+    """Return the bytes of every file of the gallery."""
+    return {path.name: path.read_bytes() for path in (folder / "gallery").iterdir()}
+
+
 def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_path):
     for runner in ("in-process", "train"):
         done = call("run", small, "--runner", runner, "--storage", runner, cwd=tmp_path)
@@ -77,6 +82,12 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
         assert "ray" not in done.stdout.lower() + done.stderr.lower(), "Ray's own noise"
     in_process, train = (rows(tmp_path / name / "small") for name in ("in-process", "train"))
     assert in_process == train
+    shown, again = (pictures(tmp_path / name / "small") for name in ("in-process", "train"))
+    assert shown == again
+    with_queue = [t.id for t in plan_trials(load_study(small)) if t.config.queue_size]
+    assert set(shown) == {
+        f"{trial_id}.{kind}" for trial_id in with_queue for kind in ("png", "json")
+    }
     trial = plan_trials(load_study(small))[3]
     alone = call("trial", small, trial.id, cwd=tmp_path)
     told = [json.loads(line) for line in alone.stdout.splitlines()]
@@ -182,6 +193,7 @@ def test_a_killed_process_is_replaced_and_its_trial_goes_on(small, tmp_path, run
     undisturbed = [row.model_dump(exclude=clocks) for row in whole.rows]
     assert rows(tmp_path / "runs" / "small") == {trial.id: undisturbed}
     assert _lines(epochs) == 30, "no row is written twice"
+    assert set(pictures(tmp_path / "runs" / "small")) == {f"{trial.id}.png", f"{trial.id}.json"}
 
 
 def test_a_cluster_that_is_not_there_or_has_no_gpu_is_told(small, tmp_path):

@@ -13,7 +13,7 @@ from nnclr_study.study.spec import parse_study
 from nnclr_study.sweep.store import Store
 from tests.study.test_run_folder import epoch
 from tests.study.test_spec import GOOD
-from tests.sweep.test_engine import call, rows
+from tests.sweep.test_engine import call, pictures, rows
 from tests.sweep.test_engine import small as small
 
 CREDENTIALS = {
@@ -89,11 +89,13 @@ def test_a_study_goes_on_from_the_store_alone(small, bucket, tmp_path):
         first = call("run", small, *words, cwd=tmp_path)
         assert first.returncode == 0, first.stdout + first.stderr
         whole = rows(tmp_path / "runs" / "small")
+        shown = pictures(tmp_path / "runs" / "small")
         shutil.rmtree(tmp_path / "runs")
         again = call("run", small, *words, cwd=tmp_path)
         assert again.returncode == 0, again.stdout + again.stderr
         assert "all 4 trials have ended: 4 finished" in again.stdout
         assert rows(tmp_path / "runs" / "small") == whole
+        assert pictures(tmp_path / "runs" / "small") == shown
 
         # As if the machine had been lost after two of the four had ended.
         store = Store(bucket, "small")
