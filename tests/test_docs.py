@@ -1,0 +1,166 @@
+"""The pages of docs/ say what is so: links, commands, flags and what is written from the code."""
+
+import re
+import runpy
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+import nnclr_study
+from nnclr_study.cli import main
+from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.rows import EpochRow
+from nnclr_study.study.search import SearchTable
+from nnclr_study.study.tables import BudgetTable, StudyTable
+from nnclr_study.trainer.evaluate import KNN_NEIGHBOURS, KNN_TEMPERATURE
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+WRITTEN = [page for page in PAGES if page.stem not in ("knobs", "commands")]
+"""By hand."""
+COMMANDS = {"plan", "run", "status", "report", "watch", "confirm", "trial", "evaluate", "data"}
+COMMANDS |= {"doctor", "schema"}
+
+
+def anchors(page):
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def commands(text):
+    """Every command that a page names, with what follows it there."""
+    return re.findall(r"nnclr-study ([a-z]+)\b([^`\n|]*)", text)
+
+
+def sections():
+    """The keys of all sections that a page may have."""
+    source = (ROOT / "nnclr_study" / "report" / "sections.py").read_text()
+    made = re.findall(r"ection\(\s*\"(\w+)\"", source)
+    return made + re.findall(r"^    \(\"(\w+)\", \"", source, flags=re.M)
+
+
+@pytest.fixture(scope="module")
+def generated():
+    return runpy.run_path(str(DOCS / "generate.py"))["MADE"]
+
+
+@pytest.mark.parametrize("name", ["knobs.md", "commands.md", "study_schema.json"])
+def test_what_is_written_from_the_code_is_current(name, generated):
+    ((path, made),) = ((p, m) for p, m in generated.items() if p.name == name)
+    assert path.read_text() == made(), f"{name} is not current: python docs/generate.py writes it"
+
+
+def test_the_generator_writes_what_the_test_compares(tmp_path, generated):
+    assert {path.name for path in generated} == {"knobs.md", "commands.md", "study_schema.json"}
+    listed = re.findall(r"^\| `(\w+)` ", (DOCS / "knobs.md").read_text(), flags=re.M)
+    assert {*listed, "seed"} == set(TrialConfig.model_fields)
+    titles = re.findall(r"^## ([a-z]+)$", (DOCS / "commands.md").read_text(), flags=re.M)
+    assert set(titles) == COMMANDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"\n *", " ", page.read_text()))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page if not name else (page.parent / name).resolve()
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_names_every_page():
+    linked = re.findall(r"\]\((\w+\.md)\)", (DOCS / "index.md").read_text())
+    assert {*linked, "index.md"} == {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_every_command_flag_and_file_it_names_exists(page, capsys):
+    text = page.read_text()
+    assert {name for name, _ in commands(text)} <= COMMANDS
+    helps = {}
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        helps[name] = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    for name, rest in commands(text):
+        assert set(re.findall(r"--[a-z-]+", rest)) <= helps[name], (name, rest)
+    main(["--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)).union(*helps.values())
+    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", text)) <= known
+    for path in re.findall(r"(?:search_spaces|deploy|docs)/[\w.]+", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
+def test_every_key_it_names_exists(page):
+    """Names of two words or more, alone or with a value, are keys of files or rows."""
+    named = re.findall(r"`([a-z]+_[a-z0-9_]+)(?: = [^`]*)?`", page.read_text())
+    models = (TrialConfig, EpochRow, StudyTable, BudgetTable, SearchTable)
+    known = {name for model in models for name in model.model_fields} | set(sections())
+    assert set(named) - known - {"load_encoder"} == set()
+
+
+def test_the_settings_of_k_nn_are_the_code_s():
+    assert f"the {KNN_NEIGHBOURS} labelled" in (DOCS / "faq.md").read_text()
+    assert f"exp(s / {KNN_TEMPERATURE})" in (DOCS / "faq.md").read_text()
+
+
+def test_a_section_of_the_page_has_its_paragraph():
+    text = (DOCS / "report.md").read_text()
+    assert len(sections()) > 15
+    assert [key for key in sections() if f"`{key}`" not in text] == []
+
+
+def test_the_changelog_has_the_version_that_comes(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nnclr-study {nnclr_study.__version__}\n"
+    text = (ROOT / "CHANGELOG.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == nnclr_study.__version__
+    assert "## [Unreleased]" in text or f"## [{nnclr_study.__version__}]" in text
+    assert nnclr_study.__version__ in text
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_what_they_need(tmp_path):
+    """Needs the network: hatchling comes from the package index."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run([python, "-m", "pip", "install", "-q", "hatchling>=1.27"], check=True)
+    out = tmp_path / "dist"
+    run([python, "-m", "hatchling", "build", "-d", out], check=True, cwd=ROOT)
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "nnclr_study").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    of_wheel = {name for name in held if ".dist-info/" not in name}
+    assert of_wheel == package
+    needed = ["py.typed", "study_schema.json", "report/template.html.j2", "report/style.css"]
+    needed += ["report/page.js", "report/parts.html.j2", "report/compare.html.j2"]
+    assert {f"nnclr_study/{name}" for name in needed} <= held
+    assert any(name.endswith("licenses/LICENSE") for name in held)
+    with tarfile.open(sdist) as archive:
+        (top,) = {name.split("/")[0] for name in archive.getnames()}
+        inside = {name.removeprefix(f"{top}/") for name in archive.getnames()}
+    wanted = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/index.md"]
+    wanted += ["search_spaces/quickstart.toml", "reports/quickstart/trials.csv"]
+    wanted += ["tests/test_docs.py", "docs/quickstart.png", "deploy/slurm.sh", "constraints.txt"]
+    assert {*wanted, *package} <= inside
+    target = tmp_path / "installed"
+    run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", target, wheel], check=True)
+    code = "import nnclr_study, sys; assert nnclr_study.__file__.startswith(sys.argv[1])"
+    code += "; from nnclr_study.study.schema import study_schema; study_schema()"
+    paths = {"PYTHONPATH": str(target)}
+    run([sys.executable, "-c", code, str(target)], check=True, cwd=tmp_path, env=paths)
