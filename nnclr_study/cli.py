@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nnclr_study.errors import RunFolderError, StudyError, UsageError
+import nnclr_study
+from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyError, UsageError
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
@@ -25,7 +27,6 @@ app = typer.Typer(
     name="nnclr-study",
     help="Hyperparameter studies of NNCLR on Ray, with reports that say honestly what they show.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -34,6 +35,24 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap
 StudyFile = Annotated[Path, typer.Argument(help="Study file, as search_spaces/quickstart.toml")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of data sets: STL-10's is here")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"nnclr-study {nnclr_study.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and exit"
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -225,16 +244,18 @@ def status(
 
     Example: nnclr-study status runs/quickstart
     """
-    from nnclr_study.study.budget import spent_by
+    from nnclr_study.study.budget import spent_of
     from nnclr_study.study.plan import condition_label
     from nnclr_study.study.progress import progress
     from nnclr_study.study.run_folder import RunFolder
 
     folder = RunFolder.open(run_folder)
-    study, ended = folder.study(), folder.trials()
-    cells = progress(folder.planned(study), ended, folder.epochs(), folder.is_locked())
+    study = folder.study()
+    planned, ended, epochs = folder.planned(study), folder.trials(), folder.epochs_done()
+    cells = progress(planned, ended, epochs, folder.is_locked())
     counts = Counter(cell.status for cell in cells)
-    over = spent_by(folder, study).exhausts(study.budget)
+    spent = spent_of(study, planned, ended, epochs, folder.sessions())
+    over = spent.exhausts(study.budget)
     if as_json:
         rows = [
             {
@@ -248,18 +269,19 @@ def status(
         ]
         _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("condition", "seed", "status", "epochs"):
-        table.add_column(name, justify="right" if name == "epochs" else "left")
+    # Aligned by hand: rich takes seconds for thousands of lines.
+    lines = [("condition", "seed", "status", "epochs")]
     for cell in cells:
         config = cell.trial.config
-        epochs = f"{cell.epochs_done} of {config.epochs}"
-        label = condition_label(cell.trial.condition)
-        table.add_row(label, str(config.seed), cell.status, epochs)
-    out.print(table)
+        done = f"{cell.epochs_done} of {config.epochs}"
+        lines.append((condition_label(cell.trial.condition), str(config.seed), cell.status, done))
+    w = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in lines]
     for cell in cells:
         if cell.status == "failed":
-            out.print(f"{cell.trial.id}: {ended[cell.trial.id].error}")
+            error = ended[cell.trial.id].error or ""
+            table.append(f"{cell.trial.id}: {error if error.isprintable() else ascii(error)}")
+    sys.stdout.write("\n".join(table) + "\n")
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
     if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
@@ -273,6 +295,9 @@ def report(
         Path | None,
         typer.Option("-o", "--output", help="Folder; default: RUN/report, and comparison"),
     ] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Each figure also as PNG and SVG; needs a Chrome")
+    ] = False,
 ) -> None:
     """Build the report page of a run folder, finished or not; compare the studies of several.
 
@@ -287,6 +312,11 @@ def report(
         built = build_report(folder, target)
         out.print(built.answer)
         out.print(f"report: {built.page}")
+        if static:
+            from nnclr_study.report.static import figures_of, write_images
+
+            images = write_images(figures_of(folder), built.page.parent / "figures")
+            out.print(f"figures: {len(images)} files in {built.page.parent / 'figures'}")
     if len(runs) > 1:
         from nnclr_study.report.compare_page import build_comparison
 
@@ -528,6 +558,41 @@ def prepare_data(
     out.print(f"contact sheet: {sheet}")
 
 
+@app.command()
+def doctor(
+    storage: Annotated[str, typer.Option(help="As of `run`")] = "runs",
+    data: DataFolder = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine: whether `run` can work here, what would be slow, and the way out.
+
+    Starts nothing and leaves nothing. Ends with 3 where `run` cannot work.
+
+    Example: nnclr-study doctor --storage /shared/runs
+    """
+    from nnclr_study.doctor import can_run, examine, lines
+
+    checks = examine(storage, data)
+    if as_json:
+        _print_json({"can_run": can_run(checks), "checks": [asdict(check) for check in checks]})
+    else:
+        for line in lines(checks):
+            out.print(line)
+    if not can_run(checks):
+        raise typer.Exit(3)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a study file, which editors check and complete one by.
+
+    Example: nnclr-study schema > study_schema.json
+    """
+    from nnclr_study.study.schema import schema_text
+
+    sys.stdout.write(schema_text())
+
+
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show how far a preparation is, on a terminal."""
@@ -554,16 +619,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: fine. 1: finished with failed trials. 2: usage or study file. 3: cluster or data.
     130: interrupted, and resumable.
     """
-    try:
-        app(argv)
-    except SystemExit as end:
-        if end.code == 130:
-            err.print("interrupted; the same command goes on where it was")
-        return int(end.code or 0)
-    except StudyError as error:
-        err.print(f"error: {error}")
-        return error.exit_code
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", RunFolderWarning)
+        warnings.showwarning = partial(_warn, warnings.showwarning)
+        try:
+            app(argv)
+        except SystemExit as end:
+            if end.code == 130:
+                err.print("interrupted; the same command goes on where it was")
+            return int(end.code or 0)
+        except StudyError as error:
+            err.print(f"error: {error}")
+            return error.exit_code
     return 0
+
+
+def _warn(
+    usual: Callable[..., None], message: Warning | str, kind: type[Warning], *where: Any
+) -> None:
+    """Tell a user what was set aside in a run folder; other warnings go their usual way."""
+    if issubclass(kind, RunFolderWarning):
+        err.print(f"warning: {message}")
+    else:
+        usual(message, kind, *where)
 
 
 if __name__ == "__main__":

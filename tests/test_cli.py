@@ -13,7 +13,10 @@ from nnclr_study.study.spec import load_study
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["plan", "run", "status", "report", "watch", "confirm", "trial", "data", "evaluate"]
+COMMANDS = [
+    *("plan", "run", "status", "report", "watch", "confirm", "trial", "data", "evaluate"),
+    *("doctor", "schema"),
+]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 
 
@@ -172,23 +175,23 @@ def test_report_builds_where_it_is_told_to(run_folder, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Interim, 1 of 12 trials finished" in shown
     assert {path.name for path in (tmp_path / "page").iterdir()} == {
-        "index.html",
-        "trials.csv",
-        "summary.md",
-        "analysis.json",
+        *("index.html", "trials.csv", "epochs.csv", "summary.md", "table.tex"),
+        *("analysis.json", "environment.json"),
     }
     header = (tmp_path / "page" / "trials.csv").read_text().splitlines()[0]
     wanted = ["trial_id", "status", "seed", "queue_size", "val_probe_top1", "test_probe_top1"]
     assert header.split(",")[:7] == [*wanted, "seconds"]
 
 
-def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path):
+def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     other = RunFolder.create(tmp_path / "runs" / "other").keep(load_study(QUICKSTART))
     runs = [str(run_folder.path), str(other.path)]
     assert main(["report", *runs, "-o", str(tmp_path / "pages")]) == 0
     for name in ("quickstart", "other"):
         assert (tmp_path / "pages" / name / "index.html").exists()
     assert main(["report", *runs]) == 0
+    assert (tmp_path / "comparison" / "comparison.html").exists()
     assert (run_folder.report / "index.html").exists()
     assert (other.report / "index.html").exists()
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
@@ -21,7 +19,7 @@ from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, load_study
 
-ENDED = ("finished", "failed", "stopped")
+NOT_OVER = ("running", "interrupted", "waiting")
 
 
 def load_any(path: Path) -> Tables:
@@ -31,7 +29,8 @@ def load_any(path: Path) -> Tables:
         RunFolderError: it is neither, or a row is not one of ours.
     """
     folder = RunFolder.open(path)
-    if not (path / "trials.csv").is_file():
+    # A page that was built into its own run folder makes no evidence of it.
+    if (path / "sessions.jsonl").is_file() or not (path / "trials.csv").is_file():
         return load(folder)
     study = load_study(folder.study_file)
     try:
@@ -40,7 +39,7 @@ def load_any(path: Path) -> Tables:
         ended = {
             trial.id: _trial_row(trial, line)
             for trial, line in zip(planned, lines, strict=True)
-            if line["status"] in ENDED
+            if line["status"] not in NOT_OVER
         }
         epochs: dict[str, list[EpochRow]] = {}
         for line in _lines(path / "epochs.csv"):
@@ -48,7 +47,7 @@ def load_any(path: Path) -> Tables:
             epochs.setdefault(line["trial_id"], []).append(EpochRow(**told))
         told = json.loads((path / "environment.json").read_text(encoding="utf-8"))
         sessions = [Session(**session) for session in told]
-    except (OSError, ValidationError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunFolderError(
             f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "
             "study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
@@ -58,10 +57,11 @@ def load_any(path: Path) -> Tables:
 
 def _lines(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: (cell or "").removeprefix("'") for name, cell in line.items()}
-            for line in csv.DictReader(file)
-        ]
+        header, *lines = csv.reader(file)
+    return [
+        {name: cell.removeprefix("'") for name, cell in zip(header, line, strict=True)}
+        for line in lines
+    ]
 
 
 def _planned(study: Study, lines: list[dict[str, str]]) -> list[Trial]:
@@ -74,7 +74,7 @@ def _planned(study: Study, lines: list[dict[str, str]]) -> list[Trial]:
             _cell(trial.condition, trial.config.seed): trial for trial in plan_trials(study)
         }
         found = [
-            by_cell[_cell({k: _value(line[k]) for k in study.knobs}, int(line["seed"]))]
+            by_cell.pop(_cell({k: _value(line[k]) for k in study.knobs}, int(line["seed"])))
             for line in lines
         ]
     pairs = zip(found, lines, strict=True)

@@ -9,8 +9,9 @@ import pandas as pd
 from nnclr_study.report.load import Tables
 from nnclr_study.report.wording import TABLE, Finding, decimals_of, number, signed, span
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet run a cell; an apostrophe before it makes it text."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "'")
+"""What makes a spreadsheet run a cell, and an apostrophe: one put before it makes it text, and
+reading takes it off again."""
 _HEAD = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
 _NOTE = (
     "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. vs baseline: paired "
@@ -31,10 +32,10 @@ def epochs_csv(tables: Tables) -> str:
 
 def to_csv(table: pd.DataFrame) -> str:
     """Return a table of whose cells a spreadsheet runs none."""
-    text = table.select_dtypes(object).columns
-    return table.assign(**{name: table[name].map(_inert) for name in text}).to_csv(
-        index=False, lineterminator="\n"
-    )
+    text = table.select_dtypes(exclude="number").columns
+    # As objects: whole numbers beside a missing one would turn into floats.
+    inert = {n: pd.Series([*map(_inert, table[n])], table.index, dtype=object) for n in text}
+    return table.assign(**inert).to_csv(index=False, lineterminator="\n")
 
 
 def environment_json(tables: Tables) -> str:
@@ -52,7 +53,8 @@ def summary_md(analysis: dict[str, Any], findings: dict[str, Finding]) -> str:
     """Return status, answer and arm table as Markdown."""
     study = analysis["study"]
     keys = ("answer", "sufficient", "standing", "confirmed", "test", "mixed", "failed", "status")
-    said = (findings[key].text for key in keys)
+    # What a run folder tells of machines is anybody's text; the other sentences are our own.
+    said = (_plain(t) if key == "mixed" else t for key in keys if (t := findings[key].text))
     parts = [f"# {study['name']}", _plain(study["question"]), *said, arms_md(analysis), _NOTE]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -104,7 +106,11 @@ def difference(versus: dict[str, Any]) -> str:
 
 
 def _inert(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    # Unlike a line feed, a carriage return is not quoted, and would end the row.
+    text = re.sub(r"\r\n?", "\n", cell)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,7 @@ from nnclr_study.report.wording import (
     decimals_of,
     duration,
     listed,
-    p_value,
+    p_said,
     percent,
     points,
     span,
@@ -65,8 +65,9 @@ def _answer(analysis: dict[str, Any]) -> Finding:
 
     name = f"{arm['label']}, the baseline," if best["arm"] == 0 else arm["label"]
     sofar = " so far" if status["interim"] else ""
-    tied = " and ".join(arms[place]["label"] for place in best["tied"])
-    text = f"{name} has the highest {mean}{sofar}: {shown}{tied and f', level with {tied}'}"
+    text = f"{name} has the highest {mean}{sofar}: {shown}"
+    if best["tied"]:
+        text += f", level with {listed([arms[place]['label'] for place in best['tied']])}"
     if best["arm"] == 0 and best["runner_up"] is None:
         text = f"{text}; no other condition has a finished trial."
         return Finding(_opened(text, status), numbers={"arm": arm})
@@ -144,9 +145,12 @@ def _compared(
         why = "too few seeds for a verdict" if pairs < MIN_PAIRS else "outside the comparison"
         return f", {where} ({behind}): {why}.", "hint"
     if verdict == "depends on method":
-        behind += f"; Holm p = {p_value(difference['p_holm'])}"
+        behind += f"; Holm {p_said(difference['p_holm'])}"
     word = f"{verdict}{_way_on(verdict, analysis)}"
-    return f", {where} ({behind}): {word}.", "hint" if verdict == "not resolved" else "claim"
+    return f", {where} ({behind}): {word}.", "claim" if verdict in (
+        "equivalent",
+        "worse",
+    ) else "hint"
 
 
 def _way_on(verdict: str, analysis: dict[str, Any]) -> str:
@@ -184,6 +188,8 @@ def _standing(analysis: dict[str, Any]) -> Finding:
         return Finding("")
     labels = listed([analysis["arms"][place]["label"] for place in best_set])
     numbers = {"best_set": best_set}
+    if analysis["status"]["interim"]:
+        return Finding(f"Not ruled out as the best so far: {labels}.", "hint", numbers)
     if len(best_set) == 1:
         return Finding(f"Best set: {labels} alone; all others are ruled out.", "claim", numbers)
     return Finding(f"Best set: {labels}; none of them can be ruled out.", "hint", numbers)

@@ -21,7 +21,7 @@ def galleries(tables: Tables, analysis: dict[str, Any]) -> list[dict[str, Any]]:
     sizes = [config.queue_size for config in tables.configs]
     finished = tables.trials[tables.trials["status"] == "finished"]
     with_queue = finished[[sizes[place] > 0 for place in finished.index]]
-    if with_queue.empty:
+    if with_queue.empty or analysis["best"] is None:
         return []
     order = sorted(with_queue.index, key=lambda place: (sizes[place], place))
     best = analysis["best"]["arm"]

@@ -42,7 +42,8 @@ async function draw(dark) {
 
 async function unpackPlotly() {
   const packed = atob(document.getElementById("plotly-js").textContent.trim());
-  const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+  const bytes = new Uint8Array(packed.length); // Uint8Array.from takes thirty times as long
+  for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
   script.textContent = await new Response(stream).text();

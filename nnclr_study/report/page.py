@@ -165,7 +165,9 @@ def _downloads(tables: Tables, analysis: dict[str, Any]) -> list[tuple[str, str,
     """Return name, kind and content of each file that the page carries."""
     parquet = tables.trials.drop(columns="arm").convert_dtypes()
     mixed = parquet.select_dtypes(object).columns
-    parquet = parquet.assign(**{name: parquet[name].map(str) for name in mixed})
+    parquet = parquet.assign(
+        **{name: parquet[name].map(str, na_action="ignore") for name in mixed}
+    )
     return [
         ("trials.csv", "text/csv", export.trials_csv(tables)),
         ("trials.parquet", "application/vnd.apache.parquet", parquet.to_parquet(index=False)),

@@ -1,6 +1,7 @@
 """What each figure and table of the page shows, in a sentence."""
 
 from collections import Counter
+from itertools import chain, product
 from typing import Any
 
 from nnclr_study.report.intervals import ALPHA
@@ -9,14 +10,14 @@ from nnclr_study.report.wording import (
     decimals_of,
     duration,
     listed,
-    p_value,
+    p_said,
     percent,
     points,
     signed,
     significant,
     span,
 )
-from nnclr_study.study.plan import show_value
+from nnclr_study.study.plan import condition_label, show_value
 
 HELPS = 0.1
 """Correlation within a seed above which pairing is said to have helped."""
@@ -38,6 +39,7 @@ def remarks(analysis: dict[str, Any]) -> dict[str, Finding]:
         "cost": _cost(analysis),
         "queue_health": _queue_health(analysis["arms"]),
         "interaction": _interaction(analysis["interaction"]),
+        "cell_means": _cell_means(analysis["interaction"]),
         "confirmation": _confirmation(analysis),
         "throughput": _throughput(analysis["setup"]["hosts"]),
         "failed": _failed(analysis),
@@ -67,6 +69,12 @@ def _conditions(analysis: dict[str, Any]) -> Finding:
         return Finding("One condition: nothing to compare.")
     if analysis["status"]["interim"]:
         return Finding("Interim: verdicts and p-values come with the last trial.")
+    if analysis["blocks"] is not None and not analysis["comparisons"]:
+        return Finding(
+            f"The baseline ({baseline['label']}) finished too few seeds to be compared with; "
+            "another one can be declared in the study file, as baseline = { queue_size = 0 }.",
+            "hint",
+        )
     words = Counter(arm["vs_baseline"]["verdict"] or "without a verdict" for arm in others)
     counts = ", ".join(f"{count} {word}" for word, count in words.items())
     text = f"Against the baseline ({baseline['label']}): {counts}."
@@ -106,7 +114,9 @@ def _trend(trend: dict[str, Any]) -> str:
         return f"No trend over {trend['knob']} is resolved: {change}."
     text = f"It {'rises' if slope > 0 else 'falls'} by {size} of {trend['knob']} ({behind})"
     if not trend["saturated"]:
-        return f"{text}; no saturation is seen in the range."
+        bent = trend["model"] == "line" and trend["lack_of_fit_p"] < ALPHA
+        not_straight = f"; no straight line (lack of fit {p_said(trend['lack_of_fit_p'])})"
+        return f"{text}; no saturation is seen in the range{not_straight if bent else ''}."
     at, low, high = (
         f"{_round(x):,}" for x in (trend["saturation"], *trend["saturation_interval"])
     )
@@ -145,10 +155,12 @@ def _best_set(analysis: dict[str, Any]) -> Finding:
         return Finding("Needs 3 seeds that two or more conditions have finished.")
     labels = [analysis["arms"][place]["label"] for place in best_set]
     compared = len(analysis["blocks"]["arms"])
-    if len(labels) == 1:
-        text = f"{labels[0]} is the best: each of the {compared - 1} others is ruled out."
+    if len(labels) == 1 and not analysis["status"]["interim"]:
+        others = "the other one" if compared == 2 else f"each of the {compared - 1} others"
+        text = f"{labels[0]} is the best: {others} is ruled out."
         return Finding(text, "claim", {"best_set": best_set})
-    text = f"{len(labels)} of {compared} conditions cannot be ruled out as the best."
+    sofar = " so far" if analysis["status"]["interim"] else ""
+    text = f"{len(labels)} of {compared} conditions cannot be ruled out as the best{sofar}."
     return Finding(text, "hint", {"best_set": best_set})
 
 
@@ -208,9 +220,22 @@ def _interaction(found: dict[str, Any] | None) -> Finding:
     behind = f"95 % CI {span(interval, decimals)}; " if interval else ""
     text = (
         f"From {other} {ends}, accuracy changes by {signed(found['difference'], decimals)} points "
-        f"more at {knob} {high} than at {low} ({behind}interaction p = {p_value(found['p'])})."
+        f"more at {knob} {high} than at {low} ({behind}interaction {p_said(found['p'])})."
     )
     return Finding(text, "claim" if found["p"] < ALPHA else "hint", found)
+
+
+def _cell_means(found: dict[str, Any] | None) -> Finding:
+    if found is None:
+        return Finding("")
+    pairs = product(*found["levels"])
+    means = {
+        condition_label(dict(zip(found["knobs"], pair, strict=True))): mean
+        for pair, mean in zip(pairs, chain(*found["means"]), strict=True)
+    }
+    low, high = min(means, key=lambda label: means[label]), max(means, key=lambda x: means[x])
+    text = f"Means reach from {percent(means[low])} ({low}) to {percent(means[high])} ({high})."
+    return Finding(text, numbers=means)
 
 
 def _confirmation(analysis: dict[str, Any]) -> Finding:

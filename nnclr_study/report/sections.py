@@ -8,12 +8,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nnclr_study.report import figures
+from nnclr_study.report.figures.learning import MANY, thinned
 from nnclr_study.report.intervals import t_interval
 from nnclr_study.report.load import Tables
 from nnclr_study.report.search_figures import search_figures
 from nnclr_study.report.setup import HEALTH
 from nnclr_study.report.wording import Finding
 
+MAX_COLUMNS = 8
+"""Values of a knob for whose means a phone has room in a row."""
 MAX_ARMS = 60
 """Conditions above which a figure with a row or a line for each says nothing."""
 
@@ -101,14 +104,16 @@ def _grid(
             lambda: figures.paired_seeds(tables.trials, arms, knobs),
             "A line a seed. Where lines run alike, pairing by seed takes their common part out.",
         )
-    yield _learning(
-        tables,
-        findings,
-        (lambda: figures.learning_curves(tables.epochs, arms)) if few else None,
-        "Thick line: mean over the finished seeds, with its 95 % band (Student's t) from 3 seeds "
-        "on. Thin lines: single seeds. Failed trials are left out. The accuracy axis is cut below "
-        "the first quarter of the epochs.",
-    )
+    if few:
+        yield _learning(
+            tables,
+            findings,
+            lambda: figures.learning_curves(tables.epochs, arms),
+            "Thick line: mean over the finished seeds, with its 95 % band (Student's t) from 3 "
+            f"seeds on. {'Thin lines: single seeds. ' if status['planned'] <= MANY else ''}Failed "
+            "trials are left out. The accuracy axis is cut below the first quarter of the epochs.",
+            _curves,
+        )
     if findings["cost"].text and few:
         yield section(
             "cost",
@@ -134,6 +139,14 @@ def _grid(
             "Means over the seeds that all conditions have finished. Parallel lines: the two "
             "knobs simply add.",
         )
+        if len(analysis["interaction"]["levels"][0]) <= MAX_COLUMNS:
+            yield Section(
+                "cell_means",
+                f"Every pair of {knobs[0]} and {knobs[1]}",
+                findings["cell_means"],
+                figures.cell_means(analysis["interaction"]) if finished else None,
+                "The same means. The darker, the higher.",
+            )
     if analysis["study"]["confirmation"]:
         yield section(
             "confirmation",
@@ -163,7 +176,11 @@ def _search(
             yield Section(key, title, findings[key], drawn.get(key), caption, exploratory=True)
     best = analysis["best"]["arm"] if analysis["best"] else None
     yield _learning(
-        tables, findings, lambda: figures.search_curves(tables.epochs, best), "A line a trial."
+        tables,
+        findings,
+        lambda: figures.search_curves(tables.epochs, best),
+        "A line a trial; the more trials, the fewer of its epochs it is drawn through. All of "
+        "them are in epochs.csv, beside this page.",
     )
 
 
@@ -180,17 +197,18 @@ _SEARCH = [
 def _learning(
     tables: Tables,
     findings: Mapping[str, Finding],
-    draw: Callable[[], go.Figure] | None,
+    draw: Callable[[], go.Figure],
     caption: str,
+    tabulate: Callable[[Tables], pd.DataFrame] | None = None,
 ) -> Section:
-    there = draw is not None and bool((tables.epochs["status"] != "failed").any())
+    there = bool((tables.epochs["status"] != "failed").any())
     return Section(
         "learning",
         "Learning curves",
         findings["learning"],
-        draw() if draw and there else None,
+        draw() if there else None,
         caption,
-        _curves(tables) if there else None,
+        tabulate(tables) if tabulate and there else None,
     )
 
 
@@ -207,11 +225,13 @@ def _pace(
             "Images a second in the training steps of each finished trial.",
             pd.DataFrame(hosts),
         )
-    if tables.trials["started_at"].notna().sum() > 1:
+    began, ended = (tables.trials[name].dropna() for name in ("started_at", "ended_at"))
+    if len(began) > 1:
+        first, last = (f"{at:%Y-%m-%d %H:%M}" for at in (min(began), max([*began, *ended])))
         yield Section(
             "timeline",
             "When trials ran",
-            Finding(""),
+            Finding(f"Trials ran from {first} to {last} UTC."),
             figures.timeline(tables.trials),
             "A bar a trial, from its start in its last session to its end.",
         )
@@ -237,13 +257,14 @@ def _compared(arms: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _curves(tables: Tables) -> pd.DataFrame:
-    """Return the mean curve of every condition, over its finished seeds."""
+    """Return the mean curve of every condition, over its finished seeds, as it is drawn."""
     finished = tables.epochs[tables.epochs["status"] == "finished"]
     rows = []
-    for (arm, epoch), own in finished.groupby(["arm", "epoch"]):
-        values = own["val_probe_top1"].tolist()
-        low, high = t_interval(values) or (None, None)
-        rows.append((arm, epoch, len(values), sum(values) / len(values), low, high))
+    for arm, own in finished.groupby("arm"):
+        by_epoch = own.groupby("epoch")["val_probe_top1"].agg(list)
+        for epoch, values in thinned(list(by_epoch.items())):
+            low, high = t_interval(values) or (None, None)
+            rows.append((arm, epoch, len(values), sum(values) / len(values), low, high))
     columns = ["condition", "epoch", "n", "mean", "ci95_low", "ci95_high"]
     table = pd.DataFrame(rows, columns=columns)
     labels = [", ".join(f"{k} {v}" for k, v in arm.items()) or "as set" for arm in tables.arms]

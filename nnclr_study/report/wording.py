@@ -74,6 +74,12 @@ def p_value(p: float) -> str:
     return f"{p:.{decimals}f}"
 
 
+def p_said(p: float) -> str:
+    """Return a p-value as a sentence has it: `p = 0.012`, `p < 0.001`."""
+    shown = p_value(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
 def duration(seconds: float | None) -> str:
     """Return seconds as a reader counts them: `48 s`, `12.5 min`, `3.4 h`."""
     if seconds is None:

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import pandas as pd
 import pytest
 
-from nnclr_study.report.figures import queue_health
+from nnclr_study.report.figures import learning_curves, queue_health, search_curves
+from nnclr_study.report.figures.learning import MANY, POINTS, thinned
 from tests.report.test_figures import made_arm, texts
 
 MEASURES = ("nn_same_label", "nn_age", "feature_std", "rankme")
@@ -44,3 +47,76 @@ def test_an_arm_looks_the_same_in_every_panel_and_is_in_the_legend_once():
     looks = {(trace.name, trace.line.color, trace.line.dash) for trace in figure.data}
     assert len(looks) == 2
     assert len({dash for _, _, dash in looks}) == 2
+
+
+def curves(arms, seeds, epochs, status=lambda arm, seed: "finished"):
+    """Accuracies that rise by epoch, apart by seed."""
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "status": status(arm, seed), "trial_id": f"{arm}-{seed}"}
+        | {"epoch": epoch, "val_probe_top1": 0.5 + 0.001 * seed + 0.3 * epoch / epochs}
+        for arm in range(arms)
+        for seed in range(seeds)
+        for epoch in range(1, epochs + 1)
+    )
+
+
+def drawn(epochs, arms):
+    figure = learning_curves(epochs, [made_arm(place) for place in range(arms)])
+    singles = [trace for trace in figure.data if ", seed " in trace.name]
+    return figure, singles, [trace for trace in figure.data if "(n = " in trace.name]
+
+
+@pytest.mark.parametrize(("seeds", "single"), [(MANY // 2, True), (MANY // 2 + 1, False)])
+def test_single_seeds_of_many_trials_are_not_drawn(seeds, single):
+    epochs = curves(2, seeds, 4)
+    figure, singles, means = drawn(epochs, 2)
+    assert bool(singles) == single
+    assert [mean.name for mean in means] == [f"queue_size {arm} (n = {seeds})" for arm in (0, 1)]
+    own = epochs[epochs["arm"] == 0].groupby("epoch")["val_probe_top1"].mean()
+    assert list(means[0].y) == pytest.approx((100 * own).tolist(), abs=1e-3)
+    low, high = figure.layout.yaxis.range
+    top = 100 * epochs["val_probe_top1"].max()
+    assert (high > top) == single, "the axis is wide enough for what is drawn, and no wider"
+    assert low < means[0].y[1] < means[0].y[-1] < high
+
+
+def test_many_trials_of_which_none_has_finished_are_lines():
+    _, singles, means = drawn(curves(2, MANY, 1, lambda arm, seed: "running"), 2)
+    assert (len(singles), means) == (2 * MANY, [])
+
+
+def test_the_axis_fits_short_finished_trials_beside_long_running_ones():
+    epochs = curves(1, MANY, 4)
+    running = curves(2, 1, 100, lambda arm, seed: "running").query("arm == 1")
+    figure, _, (mean,) = drawn(pd.concat([epochs, running]), 2)
+    assert figure.layout.yaxis.range[0] < mean.y[1] < mean.y[-1] < figure.layout.yaxis.range[1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 199, 200, 201, 1_001])
+def test_a_thinned_curve_keeps_its_last_value_and_even_steps(length):
+    kept = thinned(range(1, length + 1))
+    assert len(kept) == length if length <= POINTS else POINTS / 2 < len(kept) <= POINTS
+    assert kept[-1:] == list(range(1, length + 1))[-1:]
+    assert len({b - a for a, b in pairwise(kept)}) <= 1
+
+
+def test_long_curves_are_thinned_alike_in_every_figure():
+    epochs = curves(1, 3, 1_000)
+    expected = list(range(5, 1_001, 5))
+    _, singles, (mean,) = drawn(epochs, 1)
+    assert list(mean.x) == list(singles[0].x) == expected
+    values = epochs.groupby("epoch")["val_probe_top1"].mean()
+    assert list(mean.y) == pytest.approx([100 * values[at] for at in expected], abs=1e-3)
+    health = epochs.assign(**dict.fromkeys(MEASURES) | {"rankme": epochs["epoch"] / 3})
+    (rank,) = queue_health(health, [made_arm(0)]).data
+    assert list(rank.x) == expected
+    assert list(rank.y) == pytest.approx([at / 3 for at in expected], rel=1e-4)
+
+
+def test_of_a_large_search_every_curve_is_drawn_and_the_best_in_full():
+    epochs = curves(500, 1, 100)
+    traces = search_curves(epochs, best=7).data
+    assert len(traces) == 500
+    assert len(traces[7].x) == 100
+    assert {len(trace.x) for place, trace in enumerate(traces) if place != 7} == {34}
+    assert {trace.x[-1] for trace in traces} == {100}

@@ -12,16 +12,16 @@ CROSSED = {
 }
 
 
-def priced(means=(0.88, 0.87, 0.90), column="gpu_seconds"):
-    values = [3600 * hours for own in HOURS for hours in own]
+def priced(means=(0.88, 0.87, 0.90), column="gpu_seconds", spent=HOURS, unit=3600):
+    values = [unit * each for own in spent for each in own]
     trials = made_trials(
         arm=[0, 0, 0, 1, 1, 1, 2, 2, 2],
         gpu_seconds=values if column == "gpu_seconds" else [0.0] * 9,
         seconds=values if column == "seconds" else [1.0] * 9,
     )
     arms = [
-        made_arm(size, mean, (mean - 0.01, mean + 0.01), **{f"mean_{column}": 1200 * sum(own)})
-        for size, mean, own in zip((0, 500, 1000), means, HOURS, strict=True)
+        made_arm(size, mean, (mean - 0.01, mean + 0.01), **{f"mean_{column}": unit * sum(own) / 3})
+        for size, mean, own in zip((0, 500, 1000), means, spent, strict=True)
     ]
     return cost(trials, arms)
 
@@ -40,6 +40,35 @@ def test_an_arm_is_a_cross_of_intervals_over_what_its_trials_took(column, title)
         assert cross.error_x.array[0] == pytest.approx((high - low) / 2)
         assert cross.error_y.array[0] == pytest.approx(1)
     assert len({(cross.marker.color, cross.marker.symbol) for cross in crosses}) == 3
+
+
+@pytest.mark.parametrize("column", ["gpu_seconds", "seconds"])
+@pytest.mark.parametrize(
+    ("unit", "most", "name"),
+    [(1, 59.9, "seconds"), (60, 1.0, "minutes"), (60, 59.9, "minutes"), (3600, 1.0, "hours")],
+)
+def test_the_axis_counts_in_what_fits_the_dearest_arm(column, unit, most, name):
+    figure = priced(column=column, unit=unit, spent=[[0.2] * 3, [0.3] * 3, [most] * 3])
+    gpu = "GPU-" if column == "gpu_seconds" else ""
+    assert figure.layout.xaxis.title.text == f"{gpu}{name} a trial"
+    assert [cross.x[0] for cross in figure.data[1:]] == pytest.approx([0.2, 0.3, most])
+
+
+def test_a_hover_tells_the_time_in_words():
+    cross = priced(column="seconds", unit=60).data[1]
+    assert list(cross.customdata[0]) == ["queue_size 0", "1.1 min"]
+    assert "GPU" not in cross.hovertemplate
+    assert "of GPU time" in priced(unit=60).data[1].hovertemplate
+
+
+def test_costs_from_0_or_around_those_that_are_alike():
+    apart = priced(column="seconds", unit=1)
+    low, high = apart.layout.xaxis.range
+    assert low == 0
+    assert high > max(cross.x[0] + cross.error_x.array[0] for cross in apart.data[1:])
+    alike = priced(column="seconds", unit=1, spent=[[50.0] * 3] * 3)
+    assert list(alike.layout.xaxis.range) == pytest.approx([45, 55])
+    assert alike.data[0].showlegend is False, "one point is no line"
 
 
 def test_the_dotted_line_leaves_out_arms_that_a_cheaper_one_beats():

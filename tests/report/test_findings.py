@@ -1,14 +1,13 @@
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from nnclr_study.report.analyse import analyse
+from nnclr_study.report.export import difference
 from nnclr_study.report.findings import find
-from nnclr_study.report.load import Tables
-from nnclr_study.study.spec import parse_study
-from tests.report.helpers import analysis_of, study_text
+from nnclr_study.report.wording import p_value
+from tests.report.helpers import analysis_of, made_tables, study_text
 
 BASE = [0.80, 0.81, 0.83]
 BETTER = [0.90, 0.911, 0.929]
@@ -25,7 +24,7 @@ def test_resolved(tmp_path):
     assert found.level == "claim"
     assert found.text == (
         "queue_size 1,000 has the highest mean val_probe_top1: 91.3 % (95 % CI 87.7 to 95.0; "
-        "n = 3), and beats queue_size 0 by 10.00 points (95 % CI 9.64 to 10.36 after Bonferroni "
+        "n = 3), and beats queue_size 0 by 10.0 points (95 % CI 6.8 to 13.2, simultaneous "
         "over 2 comparisons; 3 paired seeds)."
     )
     assert found.numbers["pairs"] == 3
@@ -37,16 +36,22 @@ def test_unresolved(tmp_path):
     assert found.text == (
         "queue_size 500 has the highest mean val_probe_top1: 82.3 % (95 % CI 77.2 to 87.5; "
         "n = 3), 1.0 points above queue_size 0 (95 % CI -4.0 to 6.0; 3 paired seeds): "
-        "not resolved."
+        "not resolved; about 128 seeds would resolve 0.5 points."
     )
 
 
 def test_the_baseline_is_best(tmp_path):
-    found = answer(tmp_path, q0=BETTER, q500=BASE, q1000=[0.5, 0.6, 0.4])
+    found = answer(tmp_path, q0=BETTER, q500=BASE, q1000=[0.70, 0.711, 0.73])
     assert found.level == "claim"
     assert "queue_size 0, the baseline, has the highest mean" in found.text
     assert "and beats the runner-up queue_size 500 by 10.00 points" in found.text
-    assert "(95 % CI 9.64 to 10.36 after" in found.text
+    assert "(95 % CI 9.86 to 10.14, simultaneous over 2 comparisons; 3" in found.text
+
+
+def test_methods_that_disagree_are_said_with_the_p_that_does(tmp_path):
+    found = answer(tmp_path, q0=BETTER, q500=BASE, q1000=[0.5, 0.6, 0.4])
+    assert "10.0 points above the runner-up queue_size 500 (95 % CI -7.2 to 27.2, s" in found.text
+    assert found.text.endswith("3 paired seeds; Holm p < 0.001): depends on method.")
 
 
 def test_one_seed(tmp_path):
@@ -126,6 +131,8 @@ def test_arms_level_at_the_top_are_all_named(tmp_path):
     found = answer(tmp_path, q0=[0.7], q500=[0.9], q1000=[0.9])
     assert "queue_size 500 has the highest" in found.text
     assert ", level with queue_size 1,000" in found.text
+    found = answer(tmp_path / "three", q0=[0.7], q500=[0.9], q1000=[0.9], q2000=[0.9])
+    assert ", level with queue_size 1,000 and queue_size 2,000, 20.0 points" in found.text
 
 
 def test_test_accuracy_is_that_of_the_arm_best_by_val(tmp_path):
@@ -140,38 +147,58 @@ def test_learning_says_which_way(tmp_path):
     )
 
 
-STUDY = parse_study(study_text("queue_size = [0, 500, 1_000]"), "made.toml")
-PRINTED = re.compile(r"95 % CI (-?[\d.]+) to (-?[\d.]+)(?: after [^;]+)?; 3 paired")
+PRINTED = re.compile(r"95 % CI (-?[\d.]+) to (-?[\d.]+)(?:, simultaneous [^;]+)?; \d paired")
+CELL = re.compile(r"[+-]?[\d.]+ \((-?[\d.]+) to (-?[\d.]+)\)")
+
+
+def random_study(chance):
+    """Return 2 to 4 queue sizes over 3 to 6 seeds, equal or not, one seldom far noisier."""
+    random = np.random.default_rng(chance)
+    arms, seeds = random.integers(2, 5), random.integers(3, 7)
+    shift = random.choice([0.0, 0.0005, 0.002, 0.01, 0.03], arms)
+    noise = 0.004 * random.choice([0.1, 1, 1, 1, 6], arms)
+    level = random.normal(0, 0.003, seeds)
+    values = random.normal(0.85, noise[:, None], (arms, seeds)) + shift[:, None] + level
+    sizes = [0, 500, 1000, 2000][:arms]
+    text = study_text(f"queue_size = {sizes}", range(1, 1 + seeds))
+    found = dict(zip(sizes, values.tolist(), strict=True))
+    return made_tables(text, lambda t: found[t.condition["queue_size"]][t.config.seed - 1])
 
 
 @pytest.mark.parametrize("chance", range(60))
-def test_printed_words_numbers_and_intervals_agree(chance):
-    """Whatever the numbers, wording and printed interval say the same."""
-    random = np.random.default_rng(chance)
-    shift = random.choice([0.0, 0.002, 0.01, 0.03], 3)
-    values = random.normal(0.85, 0.004, (3, 3)) + shift[:, None]
-    rows = [
-        {
-            "trial_id": f"{arm}-{seed}",
-            "status": "finished",
-            "seed": seed,
-            "arm": arm,
-            "val_probe_top1": values[arm, seed],
-            "test_probe_top1": values[arm, seed],
-            "seconds": 1.0,
-        }
-        for arm in range(3)
-        for seed in range(3)
-    ]
-    epochs = pd.DataFrame(columns=["arm", "status", "epoch", "val_probe_top1"])
-    arms = [{"queue_size": size} for size in (0, 500, 1000)]
-    analysis = analyse(Tables(STUDY, arms, ["digits"], pd.DataFrame(rows), epochs, []))
+def test_printed_words_numbers_intervals_and_p_values_agree(chance):
+    """Whatever the numbers, all that is printed of a difference says the same."""
+    analysis = analyse(random_study(chance))
+    method = analysis["blocks"]["method"]
+    margin = 100 * analysis["study"]["margin"]
     for arm in analysis["arms"][1:]:
         versus = arm["vs_baseline"]
-        low, high = versus["simultaneous"]
-        assert (versus["verdict"] in ("better", "worse")) == (low > 0 or high < 0)
-        assert versus["verdict"] == "not resolved" or versus["p_holm"] < 0.05
-    text = find(analysis)["answer"].text
-    low, high = map(float, PRINTED.search(text).groups())
-    assert ("beats" in text) == (low > 0)
-    assert ("not resolved" in text or "depends on method" in text) == (low <= 0 <= high)
+        low, high = map(float, CELL.fullmatch(difference(versus)).groups())
+        printed_p = float(p_value(versus["p_dunnett"]).removeprefix("< "))
+        resolved = low > 0 or high < 0
+        assert resolved == (printed_p < 0.05)
+        holm_says = float(p_value(versus["p_holm"]).removeprefix("< ")) < 0.05
+        verdict = versus["verdict"]
+        assert (verdict == "depends on method") == (method == "holm" and holm_says != resolved)
+        if verdict != "depends on method":
+            assert (verdict == "better") == (low > 0)
+            assert (verdict == "worse") == (high < 0)
+        if verdict == "equivalent":
+            assert max(abs(100 * bound) for bound in versus["equivalence"]) < margin
+    answer = find(analysis)["answer"]
+    low, high = map(float, PRINTED.search(answer.text).groups())
+    unsure = "not resolved" in answer.text or "depends on method" in answer.text
+    assert ("beats" in answer.text) == (low > 0 and "depends on method" not in answer.text)
+    assert low <= high
+    assert unsure or "equivalent" in answer.text or low > 0
+    assert answer.level == ("hint" if unsure else "claim")
+
+
+def test_the_random_studies_show_every_verdict():
+    """Else the test above would not be about them."""
+    verdicts = {
+        arm["vs_baseline"]["verdict"]
+        for chance in range(60)
+        for arm in analyse(random_study(chance))["arms"][1:]
+    }
+    assert verdicts == {"better", "worse", "equivalent", "not resolved", "depends on method"}

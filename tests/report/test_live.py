@@ -89,7 +89,7 @@ def test_watch_serves_what_the_rows_say_now_and_writes_nothing(tmp_path):
             serving(folder.path, server.server_address[1]),
         ):
             pass
-        (folder.path / "trials.jsonl").write_text("broken\n")
+        folder.study_file.write_text("broken\n")
         with pytest.raises(urllib.error.HTTPError, match="500"):
             get()
         server.shutdown()

@@ -6,7 +6,8 @@ import pytest
 
 from nnclr_study.report import look
 from nnclr_study.report.search_diagnostics import diagnose
-from nnclr_study.report.search_figures import search_figures, search_findings
+from nnclr_study.report.search_figures import search_figures
+from nnclr_study.report.search_findings import search_findings
 from tests.report.test_search_diagnostics import STOPPED, by_queue, searched, suggestions
 from tests.study.test_search import SEARCH
 

@@ -44,10 +44,13 @@ def axis_of(values: Sequence[Value | None]) -> Axis:
 
 
 def few(axis: Axis) -> list[Value | None]:
-    """Return at most five of an axis's values to name, spread over it."""
-    ordered = sorted(axis.places, key=lambda value: axis.places[value])
-    last = min(len(ordered), 5) - 1
-    return [ordered[place * (len(ordered) - 1) // max(1, last)] for place in range(last + 1)]
+    """Return at most four of an axis's values to name, spread over its length."""
+    places = axis.places
+    low, high = min(places.values()), max(places.values())
+    wanted = [low + (high - low) * third / 3 for third in range(4)]
+    return list(
+        dict.fromkeys(min(places, key=lambda value: abs(places[value] - at)) for at in wanted)
+    )
 
 
 def shown(value: Value | None) -> str:

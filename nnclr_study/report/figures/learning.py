@@ -1,7 +1,7 @@
 """By epoch: the accuracy, and what the queue and the features are like."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,8 +12,14 @@ from nnclr_study.report.figures.names import legend_name
 from nnclr_study.report.intervals import t_interval
 from nnclr_study.report.look import BAND, MUTED, empty_figure, look_of
 
+T = TypeVar("T")
+
 MIN_BAND = 3
 """Seeds below which a curve has no band."""
+MANY = 200
+"""Trials beyond which single seeds are not drawn."""
+POINTS = 200
+"""Of a curve, which a screen can show."""
 HEALTH = {
     "nn_same_label": ("neighbours with the same label (%)", 100),
     "nn_age": ("age of neighbours (steps)", 1),
@@ -26,34 +32,47 @@ HEALTH = {
 def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Figure:
     """Return val_probe_top1 by epoch: single seeds, and each arm's mean with a 95 % t band.
 
-    Means and bands are over finished trials alone, so that no mean loses seeds on its way.
+    Means and bands are over finished trials alone, so that no mean loses seeds on its way. Of
+    many trials they are all that is drawn, once there are any.
     """
     figure = empty_figure()
     drawn = epochs[epochs["status"] != "failed"]
+    ended = drawn[drawn["status"] == "finished"]
+    crowded = drawn.groupby(["arm", "seed"]).ngroups > MANY and not ended.empty
+    if crowded:
+        drawn = ended
     early = drawn["epoch"].max() // 4
-    late = drawn[drawn["epoch"] > early]["val_probe_top1"].tolist()
+    late = [] if crowded else drawn[drawn["epoch"] > early]["val_probe_top1"].tolist()
     for place, arm in enumerate(arms):
         own = drawn[drawn["arm"] == place]
         look, label = look_of(place), legend_name(arm)
         lines: dict[str, Any] = {"legendgroup": label, "mode": "lines", "hoverinfo": "skip"}
-        for seed, curve in own.groupby("seed"):
+        for seed, curve in () if crowded else own.groupby("seed"):
             figure.add_scatter(
-                x=curve["epoch"].tolist(),
-                y=[percent(v) for v in curve["val_probe_top1"]],
+                x=thinned(curve["epoch"].tolist()),
+                y=[percent(v) for v in thinned(curve["val_probe_top1"].tolist())],
                 line={"width": 1, "color": look.colour},
                 opacity=0.4,
                 name=f"{label}, seed {seed}",
                 showlegend=False,
                 **lines,
             )
-        finished = own[own["status"] == "finished"]
+        finished = ended[ended["arm"] == place]
         values = [group.tolist() for _, group in finished.groupby("epoch")["val_probe_top1"]]
         if not values:
             continue
-        n, x = len(values[0]), list(range(1, len(values) + 1))
+        n, x = len(values[0]), thinned(range(1, len(values) + 1))
+        values = thinned(values)
+        means = [sum(at) / len(at) for at in values]
+        late += [mean for epoch, mean in zip(x, means, strict=True) if epoch > early]
         if n >= MIN_BAND:
             around = [t_interval(at) or (at[0], at[0]) for at in values]
-            late += [bound for bounds in around[early:] for bound in bounds]
+            late += [
+                bound
+                for epoch, bounds in zip(x, around, strict=True)
+                if epoch > early
+                for bound in bounds
+            ]
             figure.add_scatter(
                 x=x + x[::-1],
                 y=[percent(low) for low, _ in around] + [percent(h) for _, h in around[::-1]],
@@ -66,7 +85,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
             )
         figure.add_scatter(
             x=x,
-            y=[percent(sum(at) / len(at)) for at in values],
+            y=[percent(mean) for mean in means],
             line={"width": 2.5, "color": look.colour, "dash": look.dash},
             name=f"{label} (n = {n})",
             **lines | {"hoverinfo": "all"},
@@ -116,8 +135,8 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
             curve = own.astype({measure: float}).groupby("epoch")[measure].mean() * times
             look = look_of(place)
             figure.add_scatter(
-                x=curve.index.tolist(),
-                y=curve.tolist(),
+                x=thinned(curve.index.tolist()),
+                y=[float(f"{value:.5g}") for value in thinned(curve.tolist())],
                 mode="lines",
                 line={"width": 2, "color": look.colour, "dash": look.dash},
                 name=f"{legend_name(arm)} (n = {own['seed'].nunique()})",
@@ -133,3 +152,9 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
     figure.update_xaxes(title={"text": "epoch"}, row=rows, col=1)
     figure.update_layout(height=60 + 170 * rows, showlegend=True)
     return figure
+
+
+def thinned(curve: Sequence[T], most: int = POINTS) -> list[T]:
+    """Return at most so many values of a curve: every second, third, .. and the last."""
+    step = -(-len(curve) // most) or 1
+    return list(curve)[::-1][::step][::-1]

@@ -8,7 +8,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from nnclr_study.report.figures.axes import axis_of, few, inert, percent, shown
+from nnclr_study.report.figures.learning import POINTS, thinned
 from nnclr_study.report.look import empty_figure, look_of
+
+ALL_POINTS = 20_000
+"""Of all curves of a search together; the more there are, the coarser each is but the best."""
 
 
 def slices(trials: pd.DataFrame, knobs: Sequence[str]) -> go.Figure:
@@ -39,6 +43,7 @@ def slices(trials: pd.DataFrame, knobs: Sequence[str]) -> go.Figure:
             title={"text": f"{knob} (log scale)" if axis.log else knob},
             tickvals=[axis.places[value] for value in ticks],
             ticktext=[shown(value) for value in ticks],
+            tickangle=0,
             **where,
         )
     figure.update_layout(height=60 + 260 * rows)
@@ -49,10 +54,13 @@ def search_curves(epochs: pd.DataFrame, best: int | None) -> go.Figure:
     """Return val_probe_top1 by epoch of a search's trials, the best one (an arm) thick."""
     figure = empty_figure()
     look = look_of(0)
-    for arm, curve in epochs[epochs["status"] != "failed"].groupby("arm"):
+    curves = epochs[epochs["status"] != "failed"].groupby("arm")
+    points = min(POINTS, max(2, ALL_POINTS // curves.ngroups))
+    for arm, curve in curves:
+        most = POINTS if arm == best else points
         figure.add_scatter(
-            x=curve["epoch"].tolist(),
-            y=[percent(value) for value in curve["val_probe_top1"]],
+            x=thinned(curve["epoch"].tolist(), most),
+            y=[percent(value) for value in thinned(curve["val_probe_top1"].tolist(), most)],
             mode="lines",
             line={"width": 2.5 if arm == best else 1, "color": look.colour},
             opacity=1.0 if arm == best else 0.4,

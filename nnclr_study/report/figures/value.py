@@ -11,46 +11,66 @@ from nnclr_study.report.figures.names import legend_name, row_names
 from nnclr_study.report.figures.rows import bars, lay_rows
 from nnclr_study.report.intervals import t_interval
 from nnclr_study.report.look import MUTED, SERIES, empty_figure, look_of
-from nnclr_study.report.wording import decimals_of
+from nnclr_study.report.wording import decimals_of, duration
 from nnclr_study.report.wording import percent as in_percent
 
-HOUR = 3600
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+"""Seconds of each."""
 
 
 def cost(trials: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Figure:
     """Return each arm's val_probe_top1 against what a trial took, with 95 % t-intervals.
 
-    What it took are GPU-hours, and hours where no trial held a GPU. The dotted line joins the
+    What it took is GPU time, and plain time where no trial held a GPU. The dotted line joins the
     arms that no cheaper arm reaches.
     """
     finished = trials[trials["status"] == "finished"]
-    column = "gpu_seconds" if finished["gpu_seconds"].sum() > 0 else "seconds"
-    unit = "GPU-hours" if column == "gpu_seconds" else "hours"
-    figure = empty_figure()
-    drawn = [
-        (arm[f"mean_{column}"] / HOUR, arm["val_probe_top1"]["mean"], place)
+    on_gpu = finished["gpu_seconds"].sum() > 0
+    column = "gpu_seconds" if on_gpu else "seconds"
+    priced = [
+        (arm[f"mean_{column}"], arm["val_probe_top1"]["mean"], place)
         for place, arm in enumerate(arms)
         if arm[f"mean_{column}"] is not None and arm["val_probe_top1"]["mean"] is not None
     ]
+    unit = unit_of(max((seconds for seconds, _, _ in priced), default=0.0))
+    drawn = [(seconds / UNITS[unit], mean, place) for seconds, mean, place in priced]
+    figure = empty_figure()
     figure.add_trace(_front(drawn))
-    for hours, mean, place in drawn:
+    bounds = []
+    for x, mean, place in drawn:
         look, arm = look_of(place), arms[place]
-        took = t_interval((finished[finished["arm"] == place][column] / HOUR).dropna().tolist())
-        half = took[1] - hours if took else 0.0
+        spent = (finished[finished["arm"] == place][column] / UNITS[unit]).dropna().tolist()
+        took = t_interval(spent)
+        half = took[1] - x if took else 0.0
+        bounds += [x - half, x + half]
         figure.add_scatter(
-            x=[hours],
+            x=[x],
             y=[percent(mean)],
             error_x={"type": "data", "array": [half], "thickness": 1.5, "width": 4},
             error_y=bars([mean], [arm["val_probe_top1"]["interval"]])
             | {"thickness": 1.5, "width": 4},
             mode="markers",
             marker={"color": look.colour, "symbol": look.symbol, "size": 11},
-            customdata=[inert(arm["label"])],
-            hovertemplate=f"%{{customdata}}: %{{y:.2f}} %, %{{x:.3g}} {unit}<extra></extra>",
+            customdata=[[inert(arm["label"]), duration(x * UNITS[unit])]],
+            hovertemplate=(
+                f"%{{customdata[0]}}: %{{y:.2f}} %, %{{customdata[1]}}"
+                f"{' of GPU time' if on_gpu else ''}<extra></extra>"
+            ),
             name=legend_name(arm),
         )
-    figure.update_layout(xaxis={"title": {"text": f"{unit} a trial"}}, showlegend=True)
+    figure.update_layout(
+        xaxis={
+            "title": {"text": f"{'GPU-' if on_gpu else ''}{unit} a trial"},
+            "range": _cost_range(bounds),
+        },
+        showlegend=True,
+    )
     return figure
+
+
+def unit_of(seconds: float) -> str:
+    """Return the largest unit of time of which this is at least one."""
+    return next((u for u in reversed(UNITS) if seconds >= UNITS[u]), "seconds")
 
 
 def confirmation(arms: Sequence[dict[str, Any]], confirmation: dict[str, Any]) -> go.Figure:
@@ -110,19 +130,29 @@ def confirmation(arms: Sequence[dict[str, Any]], confirmation: dict[str, Any]) -
     return figure
 
 
+def _cost_range(bounds: Sequence[float]) -> list[float]:
+    """Return a range from 0 on, or around arms of which none costs twice as much as another.
+
+    Their distances would be lost beside their way from 0.
+    """
+    low, high = min(bounds, default=0.0), max(bounds, default=0.0) or 1.0
+    return [0.0 if 2 * low < high else low - 0.1 * high, 1.1 * high]
+
+
 def _front(drawn: Sequence[tuple[float, float, int]]) -> go.Scatter:
     """Join the points of cost and accuracy that no cheaper one reaches, as steps."""
     front: list[tuple[float, float]] = []
-    for hours, mean, _ in sorted(drawn, key=lambda point: (point[0], -point[1])):
+    for spent, mean, _ in sorted(drawn, key=lambda point: (point[0], -point[1])):
         if not front or mean > front[-1][1]:
-            front.append((hours, mean))
+            front.append((spent, mean))
     return go.Scatter(
-        x=[hours for hours, _ in front],
+        x=[spent for spent, _ in front],
         y=[percent(mean) for _, mean in front],
         mode="lines",
         line={"color": MUTED, "dash": "dot", "width": 1.5, "shape": "hv"},
         hoverinfo="skip",
         name="no cheaper arm reaches it",
+        showlegend=len(front) > 1,
     )
 
 

@@ -1,0 +1,96 @@
+"""Published evidence says what the run said, to the bit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nnclr_study.report.evidence import load_any
+from nnclr_study.report.page import build_report
+from tests.report.helpers import make_run, make_search, study_text
+from tests.report.studies import GOLDEN, STATES
+from tests.report.test_page import FILES, without_stamp
+
+PUBLISHED = ("study.toml", "trials.csv", "epochs.csv", "environment.json")
+REPORTS = Path(__file__).parents[2] / "reports"
+
+
+def conditional_search(path):
+    """A search with a condition that came twice, and words and switches among its knobs."""
+    return make_search(path, [0.7, 0.72, (3, "stopped"), "'quoted'", "=cmd()", 2, None, 0.71])
+
+
+def words_and_nothing(path):
+    """A grid of points: switches, a word, and a knob that only some of them set."""
+    points = "".join(
+        f"[[points]]\nqueue_size = 500\nhead_batch_norm = {switch}\n{more}\n"
+        for switch, more in (
+            ("true", ""),
+            ("false", 'optimizer = "lars"'),
+            ("false", "gradient_clip = 1.5"),
+        )
+    )
+    text = study_text("").replace("[grid]", points)
+    return make_run(path, text, lambda t: 0.8 + 0.01 * t.config.seed * t.config.head_batch_norm)
+
+
+def awkward_floats(path):
+    text = study_text("learning_rate = [0.1, 1e-5, 3, 0.30000000000000004]", seeds=[1, 4294967295])
+    return make_run(
+        path, text, lambda t: 1 / 3 + t.config.seed / 1e11 + t.config.learning_rate / 7
+    )
+
+
+MADE = (
+    GOLDEN
+    | STATES
+    | {each.__name__: each for each in (conditional_search, words_and_nothing, awkward_floats)}
+)
+
+
+def published(folder, path):
+    """Build a run's page, and copy what is to be published of it; return both folders."""
+    built = build_report(folder.path).page.parent
+    path.mkdir()
+    for name in PUBLISHED:
+        shutil.copy(folder.path / name if name == "study.toml" else built / name, path)
+    return built, path
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_evidence_rebuilds_what_the_run_said(tmp_path, name):
+    folder = MADE[name](tmp_path / "run")
+    built, evidence = published(folder, tmp_path / "evidence")
+    before = {name: (evidence / name).read_bytes() for name in PUBLISHED}
+    report = build_report(evidence)
+    assert report.page == evidence / "index.html"
+    for each in FILES - {"index.html"}:
+        assert (evidence / each).read_text() == (built / each).read_text(), each
+    assert {name: (evidence / name).read_bytes() for name in PUBLISHED} == before
+    pages = [without_stamp(home / "index.html") for home in (evidence, built)]
+    if name != "whole":  # whose pictures are not published
+        assert pages[0] == pages[1]
+    assert not load_any(evidence).is_run
+
+
+def test_evidence_of_a_running_study_is_of_an_interrupted_one(tmp_path):
+    folder = STATES["running"](tmp_path / "run")
+    with folder.lock():
+        _, evidence = published(folder, tmp_path / "evidence")
+    build_report(evidence)
+    status = json.loads((evidence / "analysis.json").read_text())["status"]
+    assert (status["running"], status["interrupted"]) == (0, 1)
+    assert 'http-equiv="refresh"' not in (evidence / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "home",
+    [pytest.param(path.parent, id=path.parent.name) for path in REPORTS.rglob("epochs.csv")],
+)
+def test_every_published_study_rebuilds(tmp_path, home):
+    for name in PUBLISHED:
+        shutil.copy(home / name, tmp_path)
+    build_report(tmp_path)
+    for name in ("trials.csv", "epochs.csv", "environment.json", "summary.md"):
+        assert (tmp_path / name).read_text() == (home / name).read_text(), name
