@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LONGEST_KEY = 120
+"""Characters of a key that are shown."""
+
 
 class StudyError(Exception):
     """An error that a user can cause and mend; its text is all a user needs."""
@@ -21,10 +24,8 @@ class Problem:
     rule: str
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > 60:
-            shown = f"{shown[:57]}..."
-        return f"{self.key} = {shown}\n    {self.rule}"
+        key = self.key if self.key.isprintable() else repr(self.key)
+        return f"{cut(key, LONGEST_KEY)} = {shown(self.value)}\n    {self.rule}"
 
 
 class UsageError(StudyError):
@@ -45,6 +46,10 @@ class RunFolderError(StudyError):
     """A run folder that is missing, in use, or not one of ours."""
 
 
+class RunFolderWarning(UserWarning):
+    """What in a run folder was set aside; the rest is used."""
+
+
 class DataError(StudyError):
     """A data set that is missing or not what it should be."""
 
@@ -55,3 +60,16 @@ class ClusterError(StudyError):
     """A cluster that cannot be reached or cannot hold a single trial."""
 
     exit_code = 3
+
+
+def shown(value: Any) -> str:
+    """Return a value in at most 60 characters, whatever it is."""
+    try:
+        return cut(repr(value), 60)
+    except (RecursionError, ValueError):  # a number may have more digits than Python prints
+        return "what is too deep or too long to show"
+
+
+def cut(text: str, length: int) -> str:
+    """Return a text in at most so many characters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -1,10 +1,11 @@
 """What a study has spent of its budget, counted from its rows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import BudgetTable, Study
@@ -42,14 +43,17 @@ class Spent:
 
 
 def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) -> Spent:
-    """Count what a study has taken; a call of `run` lasted until its last trial ended."""
+    """Count what a study has taken; a call of `run` lasted until its last trial ended.
+
+    A clock that was set back does not give time back.
+    """
     last: dict[int, datetime] = {}
     for row in ended:
         last[row.session] = max(row.ended_at, last.get(row.session, row.ended_at))
-    lasted = (last[n] - s.started_at for n, s in enumerate(sessions) if n in last)
+    lasted = (last[n] - call.started_at for n, call in enumerate(sessions) if n in last)
     return Spent(
         trials=begun,
-        hours=sum(span.total_seconds() for span in lasted) / 3600,
+        hours=sum(max(0.0, span.total_seconds()) for span in lasted) / 3600,
         gpu_hours=sum(row.gpu_seconds for row in ended) / 3600,
         failures=Counter(row.error or "" for row in ended if row.status == "failed"),
     )
@@ -57,9 +61,21 @@ def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) ->
 
 def spent_by(folder: RunFolder, study: Study, again: bool = False) -> Spent:
     """Count what a run folder's study has taken; `again`: but for trials that failed."""
-    rows, epochs = folder.trials(), folder.epochs()
-    known = [trial.id for trial in folder.planned(study)]
+    planned, rows = folder.planned(study), folder.trials()
+    return spent_of(study, planned, rows, folder.epochs_done(), folder.sessions(), again)
+
+
+def spent_of(
+    study: Study,
+    planned: Sequence[Trial],
+    rows: Mapping[str, TrialRow],
+    epochs: Collection[str],
+    sessions: Sequence[Session],
+    again: bool = False,
+) -> Spent:
+    """Count what a study has taken whose rows have been read; `epochs`: trials that have any."""
+    known = [trial.id for trial in planned]
     counted = [t for t in known if t in rows and not (again and rows[t].status == "failed")]
-    begun = counted if study.search is None else known
-    begun = begun + [t for t in known if t in epochs and t not in rows and t not in begun]
-    return spent(len(begun), [rows[t] for t in counted], folder.sessions())
+    begun = set(counted if study.search is None else known)
+    begun |= {t for t in known if t in epochs and t not in rows}
+    return spent(len(begun), [rows[t] for t in counted], sessions)

@@ -17,12 +17,13 @@ FOLDER_IMAGE_SIZE = 224
 
 
 def _known_dataset(name: str) -> str:
-    if name in IMAGE_SIZES or re.fullmatch(r"folder:[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if name in IMAGE_SIZES or re.fullmatch(r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         return name
     close = get_close_matches(name, IMAGE_SIZES, n=1)
     hint = f'did you mean "{close[0]}"? ' if close else ""
     raise ValueError(
-        f"{hint}use one of {', '.join(IMAGE_SIZES)}, or folder:NAME for the image folder NAME"
+        f"{hint}use one of {', '.join(IMAGE_SIZES)}, or folder:NAME for the image folder NAME "
+        "(letters, digits, '.', '_' and '-', at most 100)"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import sqrt
 from statistics import fmean
 
@@ -13,9 +13,13 @@ from nnclr_study.errors import StudyFileError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.search import Value
+from nnclr_study.study.search import Axis, Value
 from nnclr_study.study.spec import Study
 
+MAX_CORNERS = 10_000
+"""Of a search's space that are looked at."""
+_WORKING = {"dataset", "image_size", "encoder", "width", "projection_dim", "queue_size"}
+_WORKING |= {"batch_size", "labelled_batch_size"}
 POWER = 0.8
 ALPHA = 0.05
 
@@ -110,15 +114,25 @@ def extremes(study: Study) -> tuple[TrialConfig, TrialConfig]:
     if study.search is None:
         configs: Iterable[TrialConfig] = (trial.config for trial in plan_trials(study))
     else:
-        ends = [axis.choices or [axis.least, axis.most] for axis in study.search.space.values()]
-        corners = (dict(zip(study.search.space, values, strict=True)) for values in product(*ends))
-        configs = _fitting({**study.fixed, **corner} for corner in corners)
+        # What decides about work varies fastest, and comes with the first of the others that fit.
+        space = sorted(study.search.space.items(), key=lambda item: item[0] in _WORKING)
+        corners = product(*(_ends(axis) for _, axis in space))
+        named = (dict(zip(dict(space), values, strict=True)) for values in corners)
+        configs = _fitting({**study.fixed, **corner} for corner in islice(named, MAX_CORNERS))
     ordered = sorted(configs, key=_work)
     if not ordered:
         raise StudyFileError(
             study.name, ["has a search whose lowest and highest values do not fit"]
         )
     return ordered[0], ordered[-1]
+
+
+def _ends(axis: Axis) -> list[Value]:
+    """Return the lowest and highest value of a searched knob, or all where they have no order."""
+    if not axis.choices:
+        return [axis.least, axis.most]
+    numbers = [choice for choice in axis.choices if isinstance(choice, int | float)]
+    return [min(numbers), max(numbers)] if len(numbers) == len(axis.choices) else [*axis.choices]
 
 
 def _fitting(corners: Iterable[dict[str, Value]]) -> list[TrialConfig]:

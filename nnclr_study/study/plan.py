@@ -1,11 +1,17 @@
 """From a study to its trials, each with an id that depends on nothing but its config."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms
+
+LONGEST_ID = 200
+"""Characters of a trial's id, which names files: their names may have 255."""
+LONGEST_READABLE = 150
+"""Characters of its condition; of a longer one a digest tells the rest."""
 
 
 @dataclass(frozen=True)
@@ -55,5 +61,9 @@ def show_value(value: Value) -> str:
 
 def _trial(study: Study, condition: dict[str, Value], seed: int) -> Trial:
     config = TrialConfig(**study.fixed | condition | {"seed": seed})  # type: ignore[arg-type]
-    readable = [f"{knob}-{value}" for knob, value in condition.items()]
-    return Trial("_".join([*readable, f"s{seed}", config.digest]), condition, config)
+    readable = "_".join(f"{knob}-{value}" for knob, value in condition.items())
+    if len(readable) > LONGEST_READABLE:
+        digest = hashlib.sha256(readable.encode()).hexdigest()[:16]
+        readable = f"{readable[:LONGEST_READABLE]}_{digest}"
+    words = [readable] if readable else []
+    return Trial("_".join([*words, f"s{seed}", config.digest]), condition, config)

@@ -1,11 +1,11 @@
 """How far each planned trial is: what `status` prints and the report counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from nnclr_study.study.plan import Trial
-from nnclr_study.study.rows import EpochRow, TrialRow
+from nnclr_study.study.rows import TrialRow
 
 Status = Literal["finished", "stopped", "failed", "running", "interrupted", "waiting"]
 
@@ -22,7 +22,7 @@ class TrialProgress:
 def progress(
     planned: Sequence[Trial],
     ended: Mapping[str, TrialRow],
-    epochs: Mapping[str, Sequence[EpochRow]],
+    epochs: Mapping[str, Collection[object]],
     locked: bool,
 ) -> list[TrialProgress]:
     """Return how far every planned trial is; rows of other trials do not count.

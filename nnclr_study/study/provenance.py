@@ -1,6 +1,7 @@
 """What software this is: recorded with every run, printed on every page."""
 
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,6 +9,30 @@ from pathlib import Path
 import nnclr_study
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
+
+_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s/@:?#]*:)(.*)@")
+"""Of a URL: up to the last @ of the line, as a password may hold some itself."""
+_PARAMETER = re.compile(
+    r"(?i)((?:^|[?&;\s])[\w.-]*(?:key|secret|token|passw|pwd|credential|signature)[\w.-]*=)([^&\s]+)"
+)
+_SHORTEST_PART = 3
+"""Characters of a part of a password that is masked alone."""
+
+
+def masked(text: str, url: str = "") -> str:
+    """Return a word or a line without the passwords and keys of the URLs in it.
+
+    Those of `url` are masked in part as well: a driver that misread it names what it took for
+    the host.
+    """
+    text = text.replace(url, masked(url)) if url else text
+    text = _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+    secrets = [found[1] for kind in (_PASSWORD, _PARAMETER) for found in kind.findall(url)]
+    parts = {part for secret in secrets for part in [secret, *re.split(r"\W+", secret)]}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= _SHORTEST_PART:
+            text = text.replace(part, "***")
+    return text
 
 
 def versions() -> dict[str, str]:

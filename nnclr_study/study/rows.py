@@ -1,17 +1,21 @@
 """The rows of a run folder: what a trial says of each epoch, and what became of it."""
 
-from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from nnclr_study.study.plan import LONGEST_ID
+
+TrialId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=LONGEST_ID)]
+"""Names files, so that it can lead to no other folder."""
 
 
 class EpochRow(BaseModel):
     """One epoch of one trial. Accuracies are shares of 1, losses in nats, means over steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epoch: int = Field(ge=1)
+    epoch: int = Field(ge=1, le=100_000)
     c_loss: float
     c_acc: float
     r_acc: float
@@ -58,9 +62,9 @@ class EpochRow(BaseModel):
 class TrialRow(BaseModel):
     """What became of one trial; a later row of the same trial replaces an earlier one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    trial_id: str
+    trial_id: TrialId
     status: Literal["finished", "failed", "stopped"]
     """Stopped: by a search's early stopping, before its last epoch."""
     seed: int
@@ -78,19 +82,19 @@ class TrialRow(BaseModel):
     error: str | None = None
     host: str | None = None
     device: str | None = None
-    session: int
+    session: int = Field(ge=0)
     """Which line of sessions.jsonl the trial ended in, from 0."""
-    started_at: datetime | None = None
+    started_at: AwareDatetime | None = None
     """In that session; a resumed trial began in an earlier one."""
-    ended_at: datetime
+    ended_at: AwareDatetime
 
 
 class Suggestion(BaseModel):
     """A trial that a search began: what its sampler chose."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    trial_id: str
+    trial_id: TrialId
     number: int = Field(ge=0)
     """Its place in the search, from 0."""
     params: dict[str, int | float | str | bool]
@@ -100,9 +104,9 @@ class Suggestion(BaseModel):
 class EvaluationRow(BaseModel):
     """What a protocol of `evaluate` said of a trial. Accuracies are shares of 1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    trial_id: str
+    trial_id: TrialId
     protocol: str
     epoch: int
     """Of the checkpoint."""
@@ -114,15 +118,15 @@ class EvaluationRow(BaseModel):
     """What val chose, by name."""
     seconds: float
     device: str
-    ended_at: datetime
+    ended_at: AwareDatetime
 
 
 class Session(BaseModel):
     """One call of `run`: the software, the machine and the command."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    started_at: datetime
+    started_at: AwareDatetime
     command: str
     versions: dict[str, str]
     commit: str | None

@@ -1,6 +1,6 @@
 """What a table of a study file breaks of its model's rules, and how a user mends it."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -75,6 +75,13 @@ def did_you_mean(key: str, known: list[str]) -> str:
     return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
 
 
-def repeats(values: list[Any]) -> bool:
-    """Tell whether a value is there twice; they need not be hashable."""
-    return any(value in values[:index] for index, value in enumerate(values))
+def repeats(values: Iterable[Any]) -> list[Any]:
+    """Return the values that were there before; lists and tables are no values."""
+    seen: set[Any] = set()
+    found = []
+    for value in values:
+        if isinstance(value, Hashable):
+            if value in seen:
+                found.append(value)
+            seen.add(value)
+    return found

@@ -16,23 +16,22 @@ lock            held while a `run` or `evaluate` is at work
 """
 
 import fcntl
-import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.study import lines
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import Study, incomparable, load_study
-
-Row = TypeVar("Row", EpochRow, TrialRow, EvaluationRow, Session, Suggestion)
 
 
 class RunFolder:
@@ -41,7 +40,8 @@ class RunFolder:
     Raises:
         RunFolderError: from `open` where there is no run folder, from `create`, `lock` and
             `keep` where it cannot be written, from `lock` where another `run` holds it, from
-            the readers where a line is not one of ours.
+            the readers where a file cannot be read. A line that is not one of ours is set aside
+            with a `RunFolderWarning`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,10 +104,19 @@ class RunFolder:
         study = study or self.study()
         if study.search is None:
             return plan_trials(study)
-        trials = [
-            (row, suggested_trial(study, row.number, row.params)) for row in self.suggestions()
-        ]
-        return [replace(trial, id=row.trial_id) for row, trial in trials]
+        trials, foreign = {}, []
+        for row in self.suggestions():
+            try:
+                trial = suggested_trial(study, row.number, row.params)
+            except ValidationError:
+                foreign.append(row.trial_id)
+            else:
+                trials[row.trial_id] = replace(trial, id=row.trial_id)
+        if foreign:
+            said = f"{self.path / 'suggestions.jsonl'} has {len(foreign)} that are no trials of "
+            said += f"{self.study_file}, as {foreign[0]}: set aside; the rest is used"
+            warnings.warn(RunFolderWarning(said), stacklevel=2)
+        return list(trials.values())
 
     def todo(self, study: Study, retry_failed: bool = False) -> list[Trial]:
         """Return the known trials that have not ended, and on request those that failed."""
@@ -137,9 +146,15 @@ class RunFolder:
                     f"{self.path} is in use by {file.read().strip() or 'another process'}; "
                     "wait for it, or stop it first"
                 ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            except OSError as error:
+                raise RunFolderError(
+                    f"{self.path} cannot be locked: {error.strerror}; its file system has no "
+                    "locks: choose another folder with --storage"
+                ) from None
+            with _writing(self.path):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
             yield
 
     def is_locked(self) -> bool:
@@ -147,106 +162,75 @@ class RunFolder:
         try:
             with (self.path / "lock").open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
         except BlockingIOError:
             return True
+        except OSError:  # none, or none that this user may read
+            return False
         return False
 
     def append_session(self, session: Session) -> int:
         """Record a call of `run`; return its number, from 0."""
-        _append(self.path / "sessions.jsonl", session.model_dump(mode="json"))
+        lines.append(self.path / "sessions.jsonl", session.model_dump(mode="json"))
         return len(self.sessions()) - 1
 
     def append_suggestion(self, row: Suggestion) -> None:
         """Record a trial of a search before it begins."""
-        _append(self.path / "suggestions.jsonl", row.model_dump())
+        lines.append(self.path / "suggestions.jsonl", row.model_dump())
 
     def suggestions(self) -> list[Suggestion]:
         """Return every trial that a search began, the first one first."""
-        lines = _lines(self.path / "suggestions.jsonl")
-        return [_checked(Suggestion, line, at) for at, line in lines]
+        return list(lines.read(self.path / "suggestions.jsonl", Suggestion))
 
     def append_epoch(self, trial_id: str, row: EpochRow) -> None:
         """Record one epoch of a trial."""
-        _append(self.path / "epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
+        lines.append(self.path / "epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
 
     def append_trial(self, row: TrialRow) -> None:
         """Record what became of a trial."""
-        _append(self.path / "trials.jsonl", row.model_dump(mode="json"))
+        lines.append(self.path / "trials.jsonl", row.model_dump(mode="json"))
 
     def append_evaluation(self, row: EvaluationRow) -> None:
         """Record what a protocol said of a trial."""
-        _append(self.path / "evaluations.jsonl", row.model_dump(mode="json"))
+        lines.append(self.path / "evaluations.jsonl", row.model_dump(mode="json"))
 
     def evaluations(self) -> dict[tuple[str, str, int], EvaluationRow]:
         """Return the last row of every trial id, protocol and epoch."""
-        path = self.path / "evaluations.jsonl"
-        rows = [_checked(EvaluationRow, line, at) for at, line in _lines(path)]
+        rows = lines.read(self.path / "evaluations.jsonl", EvaluationRow)
         return {(row.trial_id, row.protocol, row.epoch): row for row in rows}
 
     def sessions(self) -> list[Session]:
         """Return every call of `run`, the first one first."""
-        return [_checked(Session, line, at) for at, line in _lines(self.path / "sessions.jsonl")]
+        return list(lines.read(self.path / "sessions.jsonl", Session))
 
     def epochs(self) -> dict[str, list[EpochRow]]:
         """Return the epochs of every trial in order."""
         trials: dict[str, dict[int, EpochRow]] = {}
-        for at, line in _lines(self.path / "epochs.jsonl"):
-            trial_id = str(line.pop("trial_id", ""))
-            row = _checked(EpochRow, line, at)
+        for trial_id, row in self._epochs():
             trials.setdefault(trial_id, {})[row.epoch] = row
         return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
 
+    def epochs_done(self) -> dict[str, set[int]]:
+        """Return which epochs of every trial are there."""
+        trials: dict[str, set[int]] = {}
+        for trial_id, row in self._epochs():
+            trials.setdefault(trial_id, set()).add(row.epoch)
+        return trials
+
+    def _epochs(self) -> Iterator[tuple[str, EpochRow]]:
+        return lines.parsed(
+            self.path / "epochs.jsonl",
+            lambda line: (str(line["trial_id"]), lines.known(EpochRow, line)),
+        )
+
     def trials(self) -> dict[str, TrialRow]:
         """Return the last row of every trial that ended."""
-        rows = [_checked(TrialRow, line, at) for at, line in _lines(self.path / "trials.jsonl")]
+        rows = lines.read(self.path / "trials.jsonl", TrialRow)
         return {row.trial_id: row for row in rows}
 
 
 def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     """Return the file of a folder of checkpoints that holds a trial's last epoch."""
     return checkpoints / f"{trial_id}.safetensors"
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    """Add one line, after cutting off what a killed writer may have left unfinished."""
-    with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each complete line with its place; the torn end of a killed writer is no line."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, text in enumerate(file, start=1):
-            if not text.endswith(b"\n"):
-                return
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = None
-            if not isinstance(line, dict):
-                raise RunFolderError(f"{path}, line {number}, is no row: {text[:60]!r}")
-            yield f"{path}, line {number}", line
-
-
-def _checked(kind: type[Row], line: dict[str, Any], at: str) -> Row:
-    try:
-        return kind.model_validate(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RunFolderError(f"{at}: {key}: {first['msg']}; written by another version?") from None
 
 
 @contextmanager
@@ -262,5 +246,10 @@ def _writing(path: Path) -> Iterator[None]:
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one, never half."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise

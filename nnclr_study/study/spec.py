@@ -3,22 +3,26 @@
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
-from math import prod
+from functools import cached_property
+from itertools import islice, product
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from nnclr_study.errors import Problem, StudyFileError
+from nnclr_study.study.checks import find_problems
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.rules import broken_rule, did_you_mean, repeats, table_problems, valid
-from nnclr_study.study.search import Search, Value, read_search, search_problems
-from nnclr_study.study.tables import MAX_TRIALS, ConfirmationTable, ReferenceTable, StudyTable
+from nnclr_study.study.rules import repeats
+from nnclr_study.study.search import Search, Value, read_search
 from nnclr_study.study.tables import BudgetTable as BudgetTable
+from nnclr_study.study.tables import ConfirmationTable, ReferenceTable, StudyTable
 
-_TABLES = ["study", "budget", "trial", "grid", "search", "confirmation"]
-_LISTS = ["points", "references"]
+MAX_BYTES = 1_000_000
+"""Of a study file."""
+MAX_PROBLEMS = 500
+"""That are named at once."""
+MAX_DOTS = 5_000
+"""On one line."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Study:
     text: str
     """The file, word for word."""
 
-    @property
+    @cached_property
     def knobs(self) -> list[str]:
         """The varied knobs in file order."""
         if self.search:
@@ -66,22 +70,29 @@ def load_study(path: Path) -> Study:
             error names every problem with its key, value, rule and way out.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyFileError(path, [f"cannot be read: {error.strerror}"]) from None
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise StudyFileError(path, [f"has more than {MAX_BYTES:,} bytes: no study needs them"])
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise StudyFileError(path, [f"is not UTF-8 text (byte {error.start})"]) from None
+    except (OSError, ValueError) as error:  # a path may hold a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise StudyFileError(path, [f"cannot be read: {reason}"]) from None
     return parse_study(text, path)
 
 
 def parse_study(text: str, path: Path | str) -> Study:
     """Check the text of a study file; `path` is for messages only. Raises: as `load_study`."""
+    if _costs_too_much(text):
+        raise StudyFileError(path, ["nests its tables too deeply for a study"])
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may be too long for Python
         raise StudyFileError(path, [f"is not valid TOML: {error}"]) from None
 
-    problems = list(_find_problems(tables))
+    problems = _first(find_problems(tables))
     if problems:
         raise StudyFileError(path, problems)
     header = StudyTable(**tables["study"])
@@ -102,10 +113,24 @@ def parse_study(text: str, path: Path | str) -> Study:
         ),
         text=text,
     )
-    problems = list(_misfits(study)) or ([] if study.search else list(_arm_problems(study)))
+    problems = _first(_misfits(study)) or ([] if study.search else _first(_arm_problems(study)))
     if problems:
         raise StudyFileError(path, problems)
     return study
+
+
+def _costs_too_much(text: str) -> bool:
+    """Tell whether tomllib, which walks down a dotted key once a dot, would take minutes."""
+    dots = [line.count(".") for line in text.splitlines()]
+    return max(dots, default=0) * (sum(dots) + len(dots)) > MAX_DOTS**2
+
+
+def _first(problems: Iterator[Problem]) -> list[Problem | str]:
+    """Return problems, as many as anybody mends at once."""
+    found: list[Problem | str] = list(islice(problems, MAX_PROBLEMS))
+    if next(problems, None) is not None:
+        found.append(f"and more than these {MAX_PROBLEMS}; mend them first")
+    return found
 
 
 def arms(study: Study) -> list[dict[str, Value]]:
@@ -184,99 +209,6 @@ def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
     return bool(baseline) and all(arm.get(knob) == value for knob, value in baseline.items())
 
 
-def _find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
-    known = [*_TABLES, *_LISTS]
-    for key in tables:
-        if key not in known:
-            yield Problem(key, tables[key], f"unknown table; {did_you_mean(key, known)}")
-    shapeless = [name for name in _TABLES if not isinstance(tables.get(name, {}), dict)]
-    for name in shapeless:
-        yield Problem(name, tables[name], f"must be a table: write [{name}] on its own line")
-    listed = {name: tables.get(name, []) for name in _LISTS}
-    for name, found in listed.items():
-        if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
-            shapeless.append(name)
-            yield Problem(name, found, f"must be tables: write [[{name}]] before each of them")
-    tables = {name: table for name, table in tables.items() if name not in shapeless}
-
-    header, fixed, grid = (tables.get(name, {}) for name in ("study", "trial", "grid"))
-    points = tables.get("points", [])
-    yield from table_problems("study", header, StudyTable)
-    yield from table_problems("budget", tables.get("budget", {}), BudgetTable)
-    if valid(StudyTable, "seeds", header.get("seeds")) and repeats(header["seeds"]):
-        yield Problem("study.seeds", header["seeds"], "has a seed twice; name each seed once")
-
-    yield from table_problems("trial", fixed, TrialConfig)
-    for key, values in grid.items():
-        yield from _axis_problems(key, values)
-        if key in fixed:
-            yield Problem(
-                f"trial.{key}", fixed[key], f"also varied in [grid]; keep {key} in one of the two"
-            )
-    for index, point in enumerate(points):
-        yield from table_problems(f"points[{index}]", point, TrialConfig)
-    if "search" in tables:
-        if "grid" in tables:
-            yield Problem("grid", list(grid), "does not go with [search]: write two studies")
-        search, budget = tables["search"], tables.get("budget", {})
-        yield from search_problems(search, fixed, header.get("seeds"), budget)
-        space = search.get("space", {})
-        for knob, value in header.get("baseline", {}).items():
-            if isinstance(space, dict) and knob not in space:
-                yield Problem(f"study.baseline.{knob}", value, "is not searched")
-        for index, point in enumerate(points):
-            for knob in point:
-                if isinstance(space, dict) and knob not in space:
-                    yield Problem(f"points[{index}].{knob}", point[knob], "is not searched")
-    yield from _reference_problems(tables.get("references", []))
-    if "confirmation" in tables:
-        yield from _confirmation_problems(tables)
-    named = ((f"points[{index}]", point) for index, point in enumerate(points))
-    for name, table in (("trial", fixed), ("grid", grid), *named):
-        if "seed" in table:
-            yield Problem(f"{name}.seed", table["seed"], "seeds belong in [study]: seeds = [..]")
-    axes = [values for values in grid.values() if isinstance(values, list)]
-    seeds = header.get("seeds")
-    count = (prod(map(len, axes)) + len(points)) * (len(seeds) if isinstance(seeds, list) else 1)
-    if count > MAX_TRIALS:
-        yield Problem("grid", f"{count} trials", f"is more than {MAX_TRIALS}; vary fewer values")
-
-
-def _reference_problems(references: list[dict[str, Any]]) -> Iterator[Problem]:
-    for index, table in enumerate(references):
-        yield from table_problems(f"references[{index}]", table, ReferenceTable)
-        label = table.get("label")
-        if label in [other.get("label") for other in references[:index]] and label is not None:
-            yield Problem(f"references[{index}].label", label, "is there twice; tell them apart")
-
-
-def _confirmation_problems(tables: dict[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with `[confirmation]`, whose scores are those of the points."""
-    table, others = tables["confirmation"], len(tables.get("points", [])[1:])
-    yield from table_problems("confirmation", table, ConfirmationTable)
-    for name in ("grid", "search"):
-        if name in tables:
-            yield Problem("confirmation", table, f"confirms [[points]]; take [{name}] out")
-    scores = table.get("val_probe_top1")
-    if valid(ConfirmationTable, "val_probe_top1", scores) and len(scores) != others:
-        rule = f"must be one score for each of the [[points]] after the first: {others}"
-        yield Problem("confirmation.val_probe_top1", scores, rule)
-
-
-def _axis_problems(key: str, values: Any) -> Iterator[Problem]:
-    if key not in TrialConfig.model_fields:
-        hint = did_you_mean(key, list(TrialConfig.model_fields))
-        yield Problem(f"grid.{key}", values, f"unknown key; {hint}")
-    elif not isinstance(values, list) or not values:
-        yield Problem(f"grid.{key}", values, f"must be a list of values: {key} = [..]")
-    else:
-        for index, value in enumerate(values):
-            if rule := broken_rule(TrialConfig, key, value):
-                yield Problem(f"grid.{key}[{index}]", value, rule)
-        if repeats(values):
-            yield Problem(f"grid.{key}", values, "has a value twice; name each value once")
-
-
 def _misfits(study: Study) -> Iterator[Problem]:
     """Yield why knobs do not fit each other, each reason with its first condition."""
     seen = set()
@@ -294,9 +226,8 @@ def _misfits(study: Study) -> Iterator[Problem]:
 def _arm_problems(study: Study) -> Iterator[Problem]:
     """Yield conditions that are there twice, and a baseline that is not one of them."""
     found = arms(study)
-    if repeats(found):
-        twice = next(arm for index, arm in enumerate(found) if arm in found[:index])
-        yield Problem("points", twice, "is there twice; name each condition once")
+    for twice in repeats(tuple(arm.items()) for arm in found):
+        yield Problem("points", dict(twice), "is there twice; name each condition once")
     if study.baseline:
         meant = sum(_agrees(arm, study.baseline) for arm in found)
         if meant != 1:

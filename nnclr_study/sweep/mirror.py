@@ -25,6 +25,7 @@ from optuna.trial import TrialState, create_trial
 from nnclr_study.errors import ClusterError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
+from nnclr_study.study.provenance import masked
 from nnclr_study.study.rows import EpochRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Axis, Search, Value
@@ -291,12 +292,13 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
             return optuna.storages.RDBStorage(url)
         return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     except Exception as error:  # SQLAlchemy's drivers raise what they like
-        reason = str(error).strip().splitlines()[0]
+        place = url or str(journal)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(
-            f"no Optuna storage at {url or journal}: {reason}; give an SQLAlchemy URL, as "
-            "sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "
+            f"no Optuna storage at {masked(place)}: {masked(reason, place)}; give an SQLAlchemy "
+            "URL, as sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "
             "--optuna-storage out"
-        ) from error
+        ) from None  # the error itself may hold the password
 
 
 def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:

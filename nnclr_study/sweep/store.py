@@ -8,6 +8,7 @@ from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from nnclr_study.errors import ClusterError
+from nnclr_study.study.provenance import masked
 
 LOCAL_ONLY = {"lock", "ray", "checkpoints"}
 """Of a run folder: what is not sent. Checkpoints are, by the trials themselves."""
@@ -89,9 +90,10 @@ class Store:
         try:
             yield
         except (OSError, ArrowException) as error:
-            reason = str(error).strip().splitlines()[0]
+            place = masked(self._uri).partition("?")[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ClusterError(
-                f"the object store {self._uri.partition('?')[0]} cannot be used: {reason}; check "
-                "the bucket, the credentials (AWS_ACCESS_KEY_ID ..) and the region, or name a "
+                f"the object store {place} cannot be used: {masked(reason, self._uri)}; check the "
+                "bucket, the credentials (AWS_ACCESS_KEY_ID ..) and the region, or name a "
                 "shared folder with --storage"
-            ) from error
+            ) from None  # the error itself may hold the keys

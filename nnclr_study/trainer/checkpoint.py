@@ -1,6 +1,8 @@
 """The last epoch of a trial as one file: tensors, config and every row so far."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,16 +15,32 @@ from nnclr_study.trainer.loop import Snapshot
 
 
 def save(snapshot: Snapshot, path: Path) -> None:
-    """Write a snapshot; the file is either the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a snapshot; the file is either the old one or the new one, never half.
+
+    Raises:
+        RunFolderError: it cannot be written; the file is the old one.
+    """
     part = path.with_name(f"{path.name}.part")
     about = {
         "config": snapshot.config.model_dump_json(),
         "rows": json.dumps([row.model_dump() for row in snapshot.rows]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}
-    save_file(tensors, part, metadata=about)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=about)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # before it takes the old one's place
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        raise RunFolderError(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}, with a "
+            f"checkpoint of {size:,} bytes; make room, or the folder writable, and the trial "
+            "goes on from its last one"
+        ) from error
 
 
 def load(path: Path) -> Snapshot | None:
@@ -41,8 +59,33 @@ def load(path: Path) -> Snapshot | None:
                 rows=[EpochRow.model_validate(row) for row in json.loads(about["rows"])],
                 tensors={name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
             )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunFolderError(
             f"{path} is no checkpoint of this version ({error}); delete it and the trial "
             "starts afresh"
         ) from error
+
+
+def resume(path: Path, config: TrialConfig) -> Snapshot | None:
+    """Return the snapshot from which a trial goes on; None: it starts afresh.
+
+    A file that is no checkpoint, or that of another config, is set aside as `FILE.bad`: what
+    stands in the way is not loaded, and not lost either.
+    """
+    try:
+        found = load(path)
+    except RunFolderError:
+        found = None
+    else:
+        if found is None or _fits(found, config):
+            return found
+    with suppress(FileNotFoundError):  # another worker of the trial was faster
+        path.replace(path.with_name(f"{path.name}.bad"))
+    return None
+
+
+def _fits(snapshot: Snapshot, config: TrialConfig) -> bool:
+    """Tell whether a snapshot is one of a trial's, after as many epochs as it has rows."""
+    epochs = [row.epoch for row in snapshot.rows]
+    known = list(range(1, config.epochs + 1))
+    return snapshot.config == config and epochs != [] and epochs == known[: len(epochs)]

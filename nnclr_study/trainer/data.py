@@ -26,7 +26,7 @@ def load_dataset(config: TrialConfig, folder: Path) -> Dataset:
     val.
 
     Raises:
-        DataError: the images cannot be had, or are too few for a batch.
+        DataError: the images cannot be had, or are too few for a batch or for val.
     """
     found = _prepared(config.dataset, config.image_size, folder)
     if config.dataset == "digits":
@@ -34,6 +34,12 @@ def load_dataset(config: TrialConfig, folder: Path) -> Dataset:
     else:
         labelled, test, unlabelled = _parts(found)
     train, val = _hold_out(labelled, config.val_fraction)
+    if not len(val.labels) or not len(train.labels):
+        raise DataError(
+            f"val_fraction={config.val_fraction} of the {len(labelled.labels)} labelled images of "
+            f"{config.dataset} leaves no image to {'train on' if len(val.labels) else 'val'}; use "
+            "a share that gives both some"
+        )
     unlabelled = train.images if unlabelled is None else unlabelled
     for count, kind, size, knob in (
         (len(unlabelled), "unlabelled", config.batch_size, "batch_size"),

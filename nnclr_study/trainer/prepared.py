@@ -1,5 +1,6 @@
 """Data sets prepared once: arrays of equal images in files that every process maps."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,8 @@ from nnclr_study.trainer.sources import Original, Part, digits, key_of, open_ori
 CHUNK = 256
 """Images that a thread reads at a time."""
 
+PARTS = ("train", "test", "unlabelled")
+
 Progress = Callable[[str, int, int], None]
 """Told of a part's name, the images of it that are done, and all of them."""
 
@@ -39,18 +42,39 @@ class Prepared(NamedTuple):
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Map the files of a prepared data set; nothing is read yet."""
-        about = json.loads((path / "about.json").read_text())
-        return cls(
-            classes=about["classes"],
-            pixels={part: np.load(path / f"{part}.npy", mmap_mode="r") for part in about["parts"]},
-            labels={
-                part: np.load(path / f"{part}_labels.npy")
-                for part, facts in about["parts"].items()
-                if facts["images_of_class"] is not None
-            },
-            path=path,
-        )
+        """Map the files of a prepared data set; no image is read yet.
+
+        Raises:
+            DataError: they are not as `prepare` writes them.
+        """
+        try:
+            about = json.loads((path / "about.json").read_text())
+            parts, labelled = [], []
+            for part in PARTS:
+                if facts := about["parts"].get(part):
+                    parts.append(part)
+                    labelled += [part] if facts["images_of_class"] is not None else []
+            if not {"train", "test"} <= set(labelled):
+                raise ValueError("it has no labelled train and test images")
+            found = cls(
+                classes=[str(name) for name in about["classes"]],
+                pixels={part: np.load(path / f"{part}.npy", mmap_mode="r") for part in parts},
+                labels={part: np.load(path / f"{part}_labels.npy") for part in labelled},
+                path=path,
+            )
+            for part, pixels in found.pixels.items():
+                size = about["image_size"]
+                if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size, size):
+                    raise ValueError(
+                        f"{part}.npy holds {pixels.dtype} of the shape {pixels.shape}, and not "
+                        f"uint8 of (N, 3, {size}, {size})"
+                    )
+                _check(part, len(pixels), found.labels.get(part), len(found.classes))
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is no prepared data set ({error}); delete it, and it is prepared anew"
+            ) from None
+        return found
 
     def about(self, name: str) -> dict[str, Any]:
         """Return what is known of it: image size, counts, bytes and content, of each part."""
@@ -111,18 +135,49 @@ def prepare(
         )
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     home = data / "prepared" / f"{_stem(name, image_size)}-{digest}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(home.with_suffix(".lock")):
-        if not home.exists():
-            half = home.with_suffix(".half")
-            shutil.rmtree(half, ignore_errors=True)
-            half.mkdir()
-            _write(name, open_original(name, source, image_size), image_size, half, progress)
-            half.rename(home)
-        # The one that was asked for last is the one that trials take.
-        now = time_ns()  # finer than the system's own stamp
-        os.utime(home / "about.json", ns=(now, now))
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(home.with_suffix(".lock")):
+            if not home.exists():
+                half = home.with_suffix(".half")
+                shutil.rmtree(half, ignore_errors=True)
+                half.mkdir()
+                original = _opened(name, source, image_size)
+                _write(name, original, image_size, half, progress)
+                half.rename(home)
+            # The one that was asked for last is the one that trials take.
+            now = time_ns()  # finer than the system's own stamp
+            os.utime(home / "about.json", ns=(now, now))
+    except OSError as error:
+        raise DataError(
+            f"{home} cannot be written: {error.strerror}; make room, or the folder writable, or "
+            "choose another with --data"
+        ) from None
     return Prepared.at(home)
+
+
+def _opened(name: str, source: Path, image_size: int) -> Original:
+    original = open_original(name, source, image_size)
+    for part, told in original.parts.items():
+        try:
+            _check(part, told.length, told.labels, len(original.classes))
+        except ValueError as error:
+            raise DataError(f"{name} in {source}: {error}") from None
+    return original
+
+
+def _check(part: str, count: int, labels: np.ndarray | None, num_classes: int) -> None:
+    """Raise ValueError where a part is empty, or its labels are not those of its images."""
+    if count == 0:
+        raise ValueError(f"{part} has no images")
+    if labels is None:
+        return
+    if labels.shape != (count,):
+        raise ValueError(f"{part} has {count:,} images and {labels.size:,} labels")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"{part} has the label {wrong}; labels go from 0 to {num_classes - 1}")
 
 
 def _stem(name: str, image_size: int) -> str:
@@ -134,6 +189,9 @@ def _write(
 ) -> None:
     pixels: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
+    needed = sum(part.length for part in original.parts.values()) * 3 * image_size**2
+    if needed > shutil.disk_usage(home).free:  # a mapped file that finds no room ends the process
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {needed:,} bytes")
     for part_name, part in original.parts.items():
         shape = part.length, 3, image_size, image_size
         file = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)

@@ -115,7 +115,10 @@ def _stl10(folder: Path) -> Original:
     parts = {}
     for name, file in (("unlabelled", "unlabeled"), ("train", "train"), ("test", "test")):
         # On disk each image is 3 x width x height: columns first.
-        pixels = np.memmap(base / f"{file}_X.bin", np.uint8, "r").reshape(-1, 3, 96, 96)
+        path = base / f"{file}_X.bin"
+        if (size := path.stat().st_size) == 0 or size % (3 * 96 * 96):
+            raise DataError(f"{path} has {size:,} bytes: not a number of 3 x 96 x 96 images")
+        pixels = np.memmap(path, np.uint8, "r").reshape(-1, 3, 96, 96)
         rows = pixels.transpose(0, 3, 2, 1)
         labels = None
         if name != "unlabelled":
@@ -161,9 +164,10 @@ def _image_folder(base: Path) -> Original:
             if len(path.relative_to(base / name).parts) < 2:
                 raise DataError(f"{path} lies in no class; move it to {base / name}/CLASS/")
         names = [path.relative_to(base / name).parts[0] for path in paths]
-        if unknown := set(names) - set(classes):
+        if odd := set(names) ^ set(classes):
+            has, lacks = ("train", name) if min(odd) in classes else (name, "train")
             raise DataError(
-                f"{base / name} has a class {min(unknown)!r} that {base / 'train'} has not; "
+                f"{base / has} has a class {min(odd)!r} that {base / lacks} has not; "
                 "the classes of both must be the same"
             )
         labels = np.array([classes.index(name) for name in names])
@@ -202,7 +206,12 @@ def _fingerprint(base: Path) -> str:
     digest = hashlib.sha256()
     for part in ("train", "test", "unlabelled"):
         for path in _files(base / part) if part != "unlabelled" or (base / part).is_dir() else []:
-            about = path.stat()
+            try:
+                about = path.stat()
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read: {error.strerror}; mend it or take it away"
+                ) from None
             line = f"{path.relative_to(base)}\0{about.st_size}\0{about.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import RunFolderError, RunFolderWarning
 from nnclr_study.study.plan import plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder
@@ -96,12 +96,15 @@ def test_a_torn_line_is_no_row_and_is_cut_off_by_the_next_writer(folder):
 
 
 @pytest.mark.parametrize("line", [b"rubbish\n", b"[1]\n", b'{"trial_id": "a", "epoch": 1}\n'])
-def test_a_line_that_is_no_row_is_named_with_its_place(folder, line):
+def test_a_line_that_is_no_row_is_named_with_its_place_and_set_aside(folder, line):
     folder.append_epoch("a", epoch(1))
     with (folder.path / "epochs.jsonl").open("ab") as file:
         file.write(line)
-    with pytest.raises(RunFolderError, match=r"epochs\.jsonl, line 2"):
-        folder.epochs()
+    folder.append_epoch("a", epoch(2))
+    with pytest.warns(RunFolderWarning, match=r"epochs\.jsonl, line 2, is no row"):
+        assert folder.epochs() == {"a": [epoch(1), epoch(2)]}
+    with pytest.warns(RunFolderWarning, match=r"epochs\.jsonl, line 2, is no row"):
+        assert folder.epochs_done() == {"a": {1, 2}}
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

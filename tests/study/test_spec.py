@@ -9,7 +9,9 @@ from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.spec import arms, incomparable, load_study, parse_study
 
-SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "search_spaces").glob("*.toml"))
+PACKAGED_SCHEMA = ROOT / "nnclr_study" / "study_schema.json"
 
 GOOD = """
 [study]
@@ -36,7 +38,9 @@ def test_every_shipped_study_plans_under_its_own_name(path):
     study = load_study(path)
     assert study.name == path.stem
     assert all(config.dataset for config in extremes(study))
-    assert study.text.startswith(f"# nnclr-study run search_spaces/{path.name}\n")
+    schema, command = study.text.splitlines()[:2]
+    assert (path.parent / schema.removeprefix("#:schema ")).samefile(PACKAGED_SCHEMA)
+    assert command == f"# nnclr-study run search_spaces/{path.name}"
 
 
 QUESTIONS = {

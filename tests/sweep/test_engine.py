@@ -97,13 +97,13 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
 
 
 def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
-    small.write_text(STUDY.replace("epochs = 4", "epochs = 30"))
+    small.write_text(STUDY.replace("epochs = 4", "epochs = 80"))
     process = subprocess.Popen(
         command("run", small), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     ended = tmp_path / "runs" / "small" / "trials.jsonl"
-    while process.poll() is None and not (ended.exists() and _lines(epochs) > 75):
+    while process.poll() is None and not (ended.exists() and _lines(epochs) > 170):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)

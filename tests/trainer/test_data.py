@@ -119,6 +119,46 @@ def test_stl10_that_cannot_be_had_is_a_data_error_with_a_way_out(tmp_path, monke
         load_dataset(TrialConfig(), tmp_path / "new")
 
 
+def test_a_label_beyond_the_classes_is_told_before_the_first_trial(tmp_path, monkeypatch):
+    for label, said in ((0, "train has the label -1"), (11, "train has the label 10")):
+        home = tmp_path / str(label)
+        write_stl10(home, monkeypatch, {"unlabeled": 30, "train": 50, "test": 20})
+        base, kind = home / "stl10_binary", torchvision.datasets.STL10
+        content = bytes([label]) + (base / "train_y.bin").read_bytes()[1:]
+        (base / "train_y.bin").write_bytes(content)
+        sums = [[n, hashlib.md5((base / n).read_bytes()).hexdigest()] for n, _ in kind.train_list]
+        monkeypatch.setattr(kind, "train_list", sums)
+        with pytest.raises(DataError, match=rf"stl10 in .*{said}; labels go from 0 to 9"):
+            load_dataset(TrialConfig(dataset="stl10"), home)
+
+
+@pytest.mark.parametrize(
+    "counts, cut, said",
+    [
+        ({"unlabeled": 30, "train": 50, "test": 20}, 1, "test_X.bin has 552,959 bytes: not a num"),
+        ({"unlabeled": 30, "train": 50, "test": 20}, 27_648, "test has 19 images and 20 labels"),
+        ({"unlabeled": 30, "train": 50, "test": 0}, 0, "test_X.bin has 0 bytes"),
+    ],
+)
+def test_files_of_the_wrong_shape_are_told(tmp_path, monkeypatch, counts, cut, said):
+    write_stl10(tmp_path, monkeypatch, counts)
+    base, kind = tmp_path / "stl10_binary", torchvision.datasets.STL10
+    content = (base / "test_X.bin").read_bytes()
+    (base / "test_X.bin").write_bytes(content[: len(content) - cut])
+    sums = [[n, hashlib.md5((base / n).read_bytes()).hexdigest()] for n, _ in kind.test_list]
+    monkeypatch.setattr(kind, "test_list", sums)
+    # What torchvision itself reads of them, it reads by its own rules.
+    monkeypatch.setattr(kind, "__init__", lambda *_, **__: None)
+    with pytest.raises(DataError, match=said):
+        load_dataset(TrialConfig(dataset="stl10"), tmp_path)
+
+
+@pytest.mark.parametrize("share, said", [(1e-4, "no image to val"), (0.9999, "to train on")])
+def test_a_share_that_leaves_a_split_empty_is_told(tmp_path, share, said):
+    with pytest.raises(DataError, match=f"val_fraction={share} of the 500 labelled .*{said}"):
+        load_dataset(DIGITS.model_copy(update={"val_fraction": share}), tmp_path)
+
+
 def test_a_pass_shows_every_image_once_before_any_twice():
     order = batches(100, 8, range(50), seed=1, name="x").flatten()
     for k in range(4):

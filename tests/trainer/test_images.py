@@ -1,11 +1,13 @@
 """Data sets prepared once, read where they lie, and streamed where they do not fit."""
 
 import hashlib
+import io
 import json
 import pickle
 import subprocess
 import sys
 import threading
+from shutil import rmtree
 from textwrap import dedent
 
 import numpy as np
@@ -52,6 +54,13 @@ def folder(tmp_path):
     picture(3).save(base / "train" / "crow" / "02.bmp")
     (base / "train" / ".DS_Store").write_text("not ours")
     return base
+
+
+def half():
+    """Return the first half of an image's bytes."""
+    content = io.BytesIO()
+    picture(1).save(content, "PNG")
+    return content.getvalue()[: len(content.getvalue()) // 2]
 
 
 def birds(**knobs):
@@ -142,12 +151,62 @@ def test_one_process_prepares_and_an_interrupted_one_leaves_nothing_half(folder,
         (lambda base: (base / "test/crow").rename(base / "test/cow"), "a class 'cow' that"),
         (lambda base: (base / "train/x.png").write_bytes(b""), "x.png lies in no class"),
         (lambda base: (base / "test").rename(base / "validation"), "no images in .*test; an"),
+        (lambda base: rmtree(base / "test/owl"), "train has a class 'owl' that .*test has not"),
+        (lambda base: rmtree(base / "train/owl"), "test has a class 'owl' that .*train has not"),
+        (lambda base: rmtree(base / "train"), "no images in .*train; an"),
+        (lambda base: (base / "unlabelled").mkdir(), "no images in .*unlabelled; an"),
+        (lambda base: (base / "test/owl/x.png").symlink_to("none"), "x.png cannot be read: No"),
+        (lambda base: (base / "test/owl/x.png").write_bytes(b""), "x.png is no image that can"),
+        (lambda base: (base / "test/owl/x.png").write_bytes(half()), "x.png is no image that can"),
+        (lambda base: (base / "test/owl/x.txt").write_text("notes"), "x.txt is no image that can"),
     ],
 )
 def test_a_folder_that_is_none_is_told_how_to_be_one(folder, tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(DataError, match=said):
         prepare("folder:birds", 32, tmp_path)
+
+
+def replaced(name, content):
+    return lambda path: np.save(path / name, content)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda path: (path / "about.json").write_text("{"), "Expecting property name"),
+        (lambda path: (path / "about.json").write_text("[]"), "list indices"),
+        (lambda path: (path / "about.json").write_text("{}"), "'parts'"),
+        (lambda path: (path / "about.json").write_text('{"parts": {}}'), "no labelled train"),
+        (lambda path: (path / "test.npy").unlink(), "No such file"),
+        (lambda path: (path / "test.npy").write_bytes(b""), "No data|EOF|reading"),
+        (lambda path: (path / "test.npy").write_bytes(b"\x93NUMPY"), "test.npy|expected|EOF"),
+        (lambda path: (path / "test.npy").write_bytes(pickle.dumps([1])), "pickle"),
+        (replaced("test.npy", np.zeros((8, 32, 32, 3), np.uint8)), r"test.npy .*\(8, 32, 32, 3\)"),
+        (replaced("test.npy", np.zeros((8, 3, 32, 32))), "test.npy holds float64"),
+        (replaced("test.npy", np.zeros((0, 3, 32, 32), np.uint8)), "test has no images"),
+        (replaced("test_labels.npy", np.zeros(7, int)), "test has 8 images and 7 labels"),
+        (replaced("test_labels.npy", np.arange(8)), "test has the label 7; labels go from 0 to 1"),
+        (replaced("train_labels.npy", np.arange(25) - 1), "train has the label -1"),
+        (replaced("train_labels.npy", np.array([MemoryError] * 25)), "allow_pickle"),
+    ],
+)
+def test_prepared_images_that_were_spoilt_are_told(folder, tmp_path, spoil, said):
+    home = prepare("folder:birds", 32, tmp_path).path
+    spoil(home)
+    with pytest.raises(DataError, match=f"(?s){home.name} is no prepared .*({said}).*; delete it"):
+        load_dataset(birds(), tmp_path)
+    rmtree(home)
+    assert len(load_dataset(birds(), tmp_path).test.labels) == 8
+
+
+def test_a_part_of_prepared_images_is_no_way_to_another_folder(folder, tmp_path):
+    home = prepare("folder:birds", 32, tmp_path).path
+    about = json.loads((home / "about.json").read_text())
+    about["parts"]["../../stolen"] = about["parts"]["test"]
+    (home / "about.json").write_text(json.dumps(about))
+    np.save(tmp_path / "stolen.npy", np.zeros((8, 3, 32, 32), np.uint8))
+    assert set(prepare("folder:birds", 32, tmp_path).pixels) == {"train", "test"}
 
 
 def test_cifar_is_read_from_its_own_files(tmp_path, monkeypatch):

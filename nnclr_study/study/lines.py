@@ -1,0 +1,140 @@
+"""Files of one JSON object a line: appended whole or not at all; what is no row is set aside."""
+
+import errno
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from nnclr_study.errors import RunFolderError, RunFolderWarning, shown
+
+Row = TypeVar("Row")
+Model = TypeVar("Model", bound=BaseModel)
+
+LONGEST = 2**20
+"""Bytes of a line that is read; ours have thousands."""
+NAMED = 3
+"""Lines that were set aside and are named one by one."""
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add one line, after cutting off what a killed writer may have left unfinished.
+
+    Raises:
+        RunFolderError: it cannot be written; the file is as it was.
+    """
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    try:
+        with path.open("ab+", buffering=0) as file:
+            whole = _cut(file)
+            try:
+                _write(file, line)
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):  # a torn line is none, and the next writer's to cut off
+                    file.truncate(whole)
+                raise
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written: {error.strerror}, with a row of {len(line):,} bytes to "
+            "add; what was recorded before is kept: make room, or the folder writable, and the "
+            "same command goes on"
+        ) from None
+
+
+def read(path: Path, kind: type[Model]) -> Iterator[Model]:
+    """Yield the rows of a file; lines that are none are named in a warning, and set aside.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    return parsed(path, lambda line: known(kind, line))
+
+
+def parsed(path: Path, parse: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
+    """Yield what `parse` makes of every line, as `read`; it raises ValueError or KeyError."""
+    foreign: list[str] = []
+    count = 0
+    for number, text in _lines(path):
+        try:
+            yield parse(_object(text))
+        except (ValueError, KeyError, RecursionError) as error:
+            count += 1
+            if count <= NAMED:
+                foreign.append(f"{path}, line {number}, is no row of this version: {_why(error)}")
+    if count:
+        more = f"\nand {count - NAMED:,} more lines of {path}" if count > NAMED else ""
+        said = "\n".join(foreign)
+        warnings.warn(
+            RunFolderWarning(f"{said}{more}\n(set aside; the rest is used)"), stacklevel=2
+        )
+
+
+def known(kind: type[Model], line: dict[str, Any]) -> Model:
+    """Return a line as a row, without what another version had to say beyond it."""
+    fields = kind.model_fields
+    return kind.model_validate({k: v for k, v in line.items() if k in fields})
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield each complete line with its number; the torn end of a killed writer is no line."""
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while text := file.readline(LONGEST):
+                number += 1
+                rest = text
+                while not rest.endswith(b"\n"):
+                    rest = file.readline(LONGEST)
+                    if not rest:
+                        return
+                yield number, text
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        line = None
+    if not isinstance(line, dict):
+        raise ValueError(shown(text))
+    return line
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _cut(file: BinaryIO) -> int:
+    """Cut a torn end off; return where the next line begins."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return 0
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    whole = file.read().rfind(b"\n") + 1
+    file.truncate(whole)
+    return whole
+
+
+def _write(file: BinaryIO, line: bytes) -> None:
+    """Write all of a line; what is full may take a part of it first."""
+    while line:
+        written = file.write(line)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        line = line[written:]
