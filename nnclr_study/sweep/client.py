@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
-from nnclr_study.sweep.engine import joined
+from nnclr_study.sweep.cluster import joined
 
 
 def run_there(address: str, text: str, flags: Sequence[str]) -> int:

@@ -1,39 +1,21 @@
 """A study from its plan to its last row, on whatever Ray has."""
 
-import logging
-import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-# Ray reads these when it is imported: no statistics sent home, no table, no log files and no
-# signal handler of its own, and no five seconds of waiting after a TorchTrainer has ended.
-os.environ |= {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*worker processes have been started on node",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-import ray
 from pyarrow.fs import FileSystem
 from pydantic import ValidationError
 from ray import tune
-from ray.util.state import list_nodes
 from rich.console import Console
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, StudyError
 from nnclr_study.study import provenance
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.forecast import extremes
@@ -41,6 +23,7 @@ from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
+from nnclr_study.sweep.cluster import check_state_api, joined, resources
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.nodes import Facts, alive, bring, check
 from nnclr_study.sweep.recorder import Recorder
@@ -94,16 +77,17 @@ def run_study(
         ClusterError: the cluster or the Optuna storage cannot be reached, or the cluster cannot
             hold a trial.
         RunFolderError: a run to learn from is none.
+        RunFolderError: there is no room for a row or a checkpoint.
         StudyFileError: hardly any values of a search's space fit each other.
         UsageError: the demand contradicts itself.
     """
     configs = [trial.config for trial in todo] or list(extremes(study))
     images = _prepare(configs, how.data)
     with joined(how.address), page as changed:
-        nodes = _resources()
+        nodes = resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":
-            _check_state_api()
+            check_state_api()
         if not placement.gpus_per_worker:
             _check_needs_no_gpu(study)
         ready = _Ready(None if how.store else folder.path.resolve(), images)
@@ -133,15 +117,30 @@ def run_study(
                 nccl=placement.gpus_per_worker > 0
                 and any(key.startswith("accelerator_type:") for node in nodes for key in node),
             )
-            tuner(
-                _trainable(job),
-                suggestions,
-                recorder,
-                f"session-{number}",
-                job.ray_storage,
-                how.store.filesystem if how.store else None,
-                reuse=placement.runner == "in-process",
-            ).fit()
+            _fit(
+                tuner(
+                    _trainable(job),
+                    suggestions,
+                    recorder,
+                    f"session-{number}",
+                    job.ray_storage,
+                    how.store.filesystem if how.store else None,
+                    reuse=placement.runner == "in-process",
+                )
+            )
+
+
+def _fit(study: tune.Tuner) -> None:
+    """Run to the end; what a user can mend is raised as itself, and not as Tune wraps it."""
+    try:
+        study.fit()
+    except tune.TuneError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, StudyError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def _trainable(job: Job) -> Any:
@@ -237,14 +236,10 @@ class _Room:
             except ClusterError as error:  # its trials will fail, and say so
                 self._progress.say(str(error))
             try:
-                self._room = place(self._demand, _resources()).max_concurrent
+                self._room = place(self._demand, resources()).max_concurrent
             except ClusterError:
                 self._room = 0  # until a node is back
         return self._room
-
-
-def _resources() -> list[Node]:
-    return [node["Resources"] for node in alive()]
 
 
 def _warm_start(study: Study, mirror: Mirror) -> Iterator[str]:
@@ -268,54 +263,6 @@ def _alike(study: Study, trial: Trial) -> bool:
         return TrialConfig(**knobs) == trial.config  # type: ignore[arg-type]
     except ValidationError:
         return False
-
-
-@contextmanager
-def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
-    """Join a cluster, or start one on this machine; leave it (or end it) whatever happens.
-
-    Raises:
-        ClusterError: there is none.
-    """
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    local = {} if address else {"include_dashboard": True}
-    try:
-        if address and ":" in address:
-            _knock(address)
-        ray.init(
-            address=address or "local",
-            log_to_driver=log_to_driver,
-            logging_level=logging.CRITICAL,
-            **local,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(_not_joined(address, error)) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _not_joined(address: str | None, error: Exception) -> str:
-    if address is None:
-        return (
-            f"Ray does not start on this machine: {error}; it keeps a token in ~/.ray and its "
-            "files in /tmp/ray: make both writable, or, where nobody else reaches this machine, "
-            "do without the token (RAY_AUTH_MODE=disabled)"
-        )
-    return (
-        f"no Ray cluster at {address}: {error}; start one with `ray start --head`, name it with "
-        "--address, or leave --address out to use this machine alone. Where there is one, it "
-        f"must be of this Ray ({ray.__version__}) and this Python, and RAY_AUTH_MODE and "
-        "RAY_AUTH_TOKEN_PATH must be as on its nodes"
-    )
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself would try, and log, for minutes."""
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _prepare(configs: Sequence[TrialConfig], data: Path) -> list[Path]:
@@ -345,24 +292,10 @@ def _check_needs_no_gpu(study: Study) -> None:
         )
 
 
-def _check_state_api() -> None:
-    """Without it Ray keeps the GPUs of a stopped TorchTrainer for as long as the study runs."""
-    try:
-        # By address: a machine may have other clusters, which are none of our business.
-        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1)
-    except Exception as error:
-        raise ClusterError(
-            f"the cluster's state API does not answer ({error}), and without it the GPUs of a "
-            "stopped trial stay taken; start the cluster with its dashboard "
-            "(`pip install 'ray[default]'`, no --include-dashboard=false), or use "
-            "--runner in-process"
-        ) from error
-
-
 def _session(placement: Placement, nodes: Sequence[Node]) -> Session:
     return Session(
         started_at=datetime.now(UTC),
-        command=shlex.join(["nnclr-study", *sys.argv[1:]]),
+        command=shlex.join(map(provenance.masked, ["nnclr-study", *sys.argv[1:]])),
         versions=provenance.versions(),
         commit=provenance.commit(),
         machine=provenance.machine(),

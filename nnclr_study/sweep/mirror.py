@@ -76,8 +76,8 @@ class Mirror:
 
     def suggested(self, trial: Trial, asked: optuna.Trial) -> None:
         """Note which trial a suggestion has become."""
-        asked.set_user_attr("trial_id", trial.id)
-        asked.set_user_attr("seed", trial.config.seed)
+        for name, value in _names(trial).items():
+            asked.set_user_attr(name, value)
         self._running[trial.id] = _Running(self._key(asked), trial.config.epochs)
 
     def begin(self, trial: Trial) -> None:
@@ -166,8 +166,7 @@ class Mirror:
                 values=values,
                 params=params,
                 distributions=space,
-                user_attrs={"trial_id": trial.id, "seed": trial.config.seed}
-                | (_facts(row) if row else {}),
+                user_attrs=_names(trial) | (_facts(row) if row else {}),
                 constraints=self._constraints(row) if row else None,
                 intermediate_values={r.epoch: _value(self._objectives[0], r, 0.0) for r in rows},
             ),
@@ -273,6 +272,10 @@ def _value(name: str, row: EpochRow, gpu_seconds: float) -> float:
     return math.nan if value is None else float(value)
 
 
+def _names(trial: Trial) -> dict[str, Value]:
+    return {"trial_id": trial.id, "seed": trial.config.seed, "digest": trial.config.digest}
+
+
 def _facts(row: TrialRow) -> dict[str, Value]:
     facts = {
         "gpu_seconds": row.gpu_seconds,
@@ -281,7 +284,6 @@ def _facts(row: TrialRow) -> dict[str, Value]:
         "host": row.host,
         "device": row.device,
         "error": row.error,
-        "digest": TrialConfig(**row.config).digest,
     }
     return {key: value for key, value in facts.items() if value is not None}
 

@@ -1,11 +1,13 @@
 """The one writer of the run folder: it hears of every epoch and every end of a trial."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from ray.tune import Callback
 
+from nnclr_study.errors import RunFolderError
 from nnclr_study.study.budget import Spent, spent
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import EpochRow, Session, TrialRow
@@ -49,7 +51,8 @@ class Recorder(Callback):  # type: ignore[misc]
         self._changed = changed
         self._events = Events(folder.tensorboard)
         self._trials: dict[str, Trial] = {}
-        self._epochs = folder.epochs()
+        self._epochs = {t: _unbroken(rows) for t, rows in folder.epochs().items()}
+        self._begun = monotonic()
         self._last: dict[str, dict[str, Any]] = {}
         self._started: dict[str, datetime] = {}
         self._stopped: set[str] = set()
@@ -80,7 +83,7 @@ class Recorder(Callback):  # type: ignore[misc]
         so_far = spent(
             len(self._ended) + len(running), list(self._ended.values()), self._sessions[:-1]
         )
-        here = (datetime.now(UTC) - self._session.started_at).total_seconds() / 3600
+        here = (monotonic() - self._begun) / 3600
         gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in running)
         return Spent(
             so_far.trials,
@@ -99,12 +102,14 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Note that a trial is on its way, or again after a retry."""
-        self._started.setdefault(trial.config["trial_id"], datetime.now(UTC))
+        self._started.setdefault(trial.config["trial_id"], self._now())
         self._progress.started(trial.config["trial_id"])
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or remember why there will be no more."""
         trial_id = trial.config["trial_id"]
+        if "stops" in result:
+            raise RunFolderError(result["stops"])
         self._last[trial_id] = self._last.get(trial_id, {}) | result
         if "failed" in result:
             return
@@ -158,7 +163,7 @@ class Recorder(Callback):  # type: ignore[misc]
             device=last.get("device"),
             session=len(self._sessions) - 1,
             started_at=self._started.get(trial_id),
-            ended_at=datetime.now(UTC),
+            ended_at=self._now(),
         )
         self._folder.append_trial(row)
         self._ended[trial_id] = row
@@ -167,6 +172,15 @@ class Recorder(Callback):  # type: ignore[misc]
         self._progress.ended(row, self.spent())
         self._changed()
 
+    def _now(self) -> datetime:
+        """Return the time by a clock that nobody sets: durations stay right."""
+        return self._session.started_at + timedelta(seconds=monotonic() - self._begun)
+
     def _gpu_seconds(self, trial_id: str) -> float:
         seconds = sum(row.seconds for row in self._epochs.get(trial_id, []))
         return seconds * self._session.gpus_per_trial
+
+
+def _unbroken(rows: list[EpochRow]) -> list[EpochRow]:
+    """Return the epochs before the first that is missing: the trial will tell of it again."""
+    return [row for place, row in enumerate(rows, start=1) if row.epoch == place]

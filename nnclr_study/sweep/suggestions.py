@@ -32,7 +32,8 @@ def searched(
     yield from begun
     for point in study.points:
         mirror.study.enqueue_trial(point, skip_if_exists=True)
-    number, misfits = len(folder.suggestions()), 0
+    number = 1 + max((row.number for row in folder.suggestions()), default=-1)
+    misfits = 0
     while True:
         asked = mirror.study.ask()
         params = suggest(asked, study.search)

@@ -13,7 +13,7 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from nnclr_study.errors import StudyError
+from nnclr_study.errors import RunFolderError, StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.run_folder import RunFolder, checkpoint_file
@@ -121,7 +121,7 @@ def _run(
     try:
         if job.store:
             job.store.get(f"checkpoints/{saved.name}", saved)
-        resume = checkpoint.load(saved)
+        resume = checkpoint.resume(saved, config)
         data = load_dataset(config, job.data)
         if resume is not None:
             show(resume)
@@ -134,6 +134,9 @@ def _run(
                     job.store.put(saved, f"checkpoints/{saved.name}")
             show(snapshot)
             tell(snapshot.rows[-1], snapshot)
+    except RunFolderError as error:
+        # No room for a checkpoint, so none for rows: the study stops, and no trial has failed.
+        report({"stops": str(error)} | facts)
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.
         report({"failed": reason(error)} | facts)

@@ -1,7 +1,7 @@
 """A whole trial: `train` yields its state after every epoch; the caller keeps what it wants."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
@@ -54,7 +54,7 @@ def train(
     in one thread, whatever the machine has. All workers of a world yield the same rows.
 
     Raises:
-        DivergedError: the contrastive loss is not finite, or the features collapsed.
+        DivergedError: a metric is not finite, or the features collapsed.
     """
     settle(world.device, config.precision)
     learner = Learner(config, data.side, data.num_classes, world)
@@ -67,10 +67,10 @@ def train(
     for epoch in range(len(rows), config.epochs):
         started = monotonic()
         metrics = _train_epoch(learner, data, epoch)
-        if not math.isfinite(metrics["c_loss"]):
-            raise DivergedError(f"c_loss is {metrics['c_loss']}", epoch + 1)
+        _check_finite({"c_loss": metrics["c_loss"]}, epoch)
         trained = monotonic()
         worth = _evaluate(learner, data, epoch)
+        _check_finite(metrics | worth, epoch)
         row = EpochRow(
             epoch=epoch + 1,
             **metrics,
@@ -80,6 +80,12 @@ def train(
         )
         rows = [*rows, row]
         yield Snapshot(config, rows, learner.state_dict())
+
+
+def _check_finite(measured: Mapping[str, float | None], epoch: int) -> None:
+    for name, value in measured.items():
+        if value is not None and not math.isfinite(value):
+            raise DivergedError(f"{name} is {value}", epoch + 1)
 
 
 def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float]:

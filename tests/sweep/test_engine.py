@@ -97,13 +97,13 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
 
 
 def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
-    small.write_text(STUDY.replace("epochs = 4", "epochs = 80"))
+    small.write_text(STUDY.replace("epochs = 4", "epochs = 50"))
     process = subprocess.Popen(
         command("run", small), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     ended = tmp_path / "runs" / "small" / "trials.jsonl"
-    while process.poll() is None and not (ended.exists() and _lines(epochs) > 170):
+    while process.poll() is None and not (ended.exists() and _lines(epochs) > 110):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
@@ -155,6 +155,42 @@ def test_a_trial_that_fails_is_a_row_and_the_others_go_on(small, tmp_path):
     assert retried.returncode == 1
     assert len(folder.sessions()) == 2
     assert retried.stdout.count("failed    temperature") == 2
+
+
+FULL = """
+import sys
+from nnclr_study import cli
+from nnclr_study.errors import RunFolderError
+from nnclr_study.study.run_folder import RunFolder
+append, told = RunFolder.append_epoch, []
+def full(folder, trial_id, row):
+    told.append(row)
+    if len(told) > 5:
+        raise RunFolderError("epochs.jsonl cannot be written: No space left on device")
+    append(folder, trial_id, row)
+RunFolder.append_epoch = full
+sys.exit(cli.main())
+"""
+
+
+def test_without_room_a_study_stops_and_goes_on_when_there_is_some(small, tmp_path):
+    checkpoints = tmp_path / "runs" / "small" / "checkpoints"
+    checkpoints.parent.mkdir(parents=True)
+    checkpoints.write_text("in the way")
+    blocked = call("run", small, cwd=tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "small")
+    checkpoints.unlink()
+    full = subprocess.run(
+        [sys.executable, "-c", FULL, "run", small], cwd=tmp_path, capture_output=True, text=True
+    )
+    for stopped, said in ((blocked, "checkpoint of"), (full, "No space left on device")):
+        assert stopped.returncode == 2, stopped.stdout + stopped.stderr
+        assert said in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+    assert {row.status for row in folder.trials().values()} <= {"finished"}
+    assert call("run", small, cwd=tmp_path).returncode == 0
+    assert call("run", small, "--storage", "whole", cwd=tmp_path).returncode == 0
+    assert rows(tmp_path / "runs" / "small") == rows(tmp_path / "whole" / "small")
 
 
 def test_two_workers_train_the_trial_that_one_trains(small, tmp_path):

@@ -3,12 +3,14 @@
 import io
 import pickle
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
 from ray.tune import Callback
 from rich.console import Console
 
+from nnclr_study.errors import RunFolderError
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import BudgetTable, parse_study
@@ -176,3 +178,39 @@ def test_the_living_line_counts_and_foresees(heard):
 )
 def test_durations_read_well(seconds, shown):
     assert show_seconds(seconds) == shown
+
+
+def test_without_room_the_study_stops_and_no_trial_has_failed(heard):
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    with pytest.raises(RunFolderError, match="no room for 7 bytes"):
+        heard.recorder.on_trial_result(trial=heard.trial, result={"stops": "no room for 7 bytes"})
+    assert heard.folder.trials() == {}
+    assert len(heard.folder.epochs()[heard.planned.id]) == 1
+
+
+def test_an_epoch_that_was_lost_is_recorded_when_it_is_told_again(heard):
+    heard.folder.append_epoch(heard.planned.id, epoch(2, 0.5))
+    recorder = recorder_of(heard.study, heard.folder, heard.progress)
+    recorder.begin(heard.planned)
+    for number in (1, 2):
+        recorder.on_trial_result(trial=heard.trial, result=result(heard, number))
+    recorder.on_trial_complete(trial=heard.trial)
+    assert [row.epoch for row in heard.folder.epochs()[heard.planned.id]] == [1, 2]
+    assert heard.folder.trials()[heard.planned.id].status == "finished"
+
+
+def test_a_clock_that_is_set_changes_no_duration(heard, monkeypatch):
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2001, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("nnclr_study.sweep.recorder.datetime", SetBack, raising=False)
+    heard.recorder.on_trial_start(trial=heard.trial)
+    for number in (1, 2):
+        heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, number))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    (row,) = heard.folder.trials().values()
+    began = heard.folder.sessions()[-1].started_at
+    assert began <= row.started_at <= row.ended_at
+    assert 0 <= heard.recorder.spent().hours < 1
