@@ -110,7 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, nargs="+", default=[250, 500, 1_000])
     args = parser.parse_args()
-    ray.init(num_cpus=GPUS, num_gpus=GPUS, log_to_driver=False, include_dashboard=False)
+    gpus = {"num_cpus": GPUS, "num_gpus": GPUS}
+    ray.init("local", **gpus, log_to_driver=False, include_dashboard=False)
     print(f"{machine()}, Ray {ray.__version__}")
     measure(GPUS)  # its processes start
     print(" trials   seconds   trials/s   recorder   a trial   driver memory")

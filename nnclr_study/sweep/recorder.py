@@ -1,6 +1,8 @@
 """The one writer of the run folder: it hears of every epoch and every end of a trial."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -57,7 +59,10 @@ class Recorder(Callback):  # type: ignore[misc]
         self._started: dict[str, datetime] = {}
         self._stopped: set[str] = set()
         again = set(again)
-        self._ended = {t: row for t, row in folder.trials().items() if t not in again}
+        ended = [row for row in folder.trials().values() if row.trial_id not in again]
+        self._spent = spent(len(ended), ended, self._sessions[:-1])
+        """By trials that have ended; the hours are those of earlier calls."""
+        self._running: set[str] = set()
         self._over: str | None = None
 
     def __reduce__(self) -> Any:
@@ -67,6 +72,7 @@ class Recorder(Callback):  # type: ignore[misc]
     def begin(self, trial: Trial) -> None:
         """Note a trial that Tune is about to start."""
         self._trials[trial.id] = trial
+        self._running.add(trial.id)
         self._mirror.begin(trial)
         self._progress.planned(trial, len(self._epochs.get(trial.id, [])))
 
@@ -79,17 +85,12 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def spent(self) -> Spent:
         """Count what the study has taken until now, running trials included."""
-        running = [trial_id for trial_id in self._trials if trial_id not in self._ended]
-        so_far = spent(
-            len(self._ended) + len(running), list(self._ended.values()), self._sessions[:-1]
-        )
-        here = (monotonic() - self._begun) / 3600
-        gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in running)
+        gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in self._running)
         return Spent(
-            so_far.trials,
-            so_far.hours + here,
-            so_far.gpu_hours + gpu_seconds / 3600,
-            so_far.failures,
+            trials=self._spent.trials + len(self._running),
+            hours=self._spent.hours + (monotonic() - self._begun) / 3600,
+            gpu_hours=self._spent.gpu_hours + gpu_seconds / 3600,
+            failures=self._spent.failures,
         )
 
     def budget_reached(self) -> bool:
@@ -166,7 +167,13 @@ class Recorder(Callback):  # type: ignore[misc]
             ended_at=self._now(),
         )
         self._folder.append_trial(row)
-        self._ended[trial_id] = row
+        self._running.discard(trial_id)
+        self._spent = replace(
+            self._spent,
+            trials=self._spent.trials + 1,
+            gpu_hours=self._spent.gpu_hours + row.gpu_seconds / 3600,
+            failures=self._spent.failures + Counter([] if error is None else [error]),
+        )
         self._mirror.end(row, rows[-1] if rows else None)
         self._events.end(trial_id)
         self._progress.ended(row, self.spent())

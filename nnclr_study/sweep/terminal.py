@@ -43,7 +43,9 @@ class Progress:
         self._running: set[str] = set()
         recorded = folder.epochs()
         self._epochs = {trial_id: len(recorded.get(trial_id, [])) for trial_id in self._trials}
-        self._epochs_before = sum(self._epochs.values())
+        self._done = 0
+        """Epochs, since this call of `run` began."""
+        self._left = sum(t.config.epochs - self._epochs[t.id] for t in self._trials.values())
         self._before = len(ended)
         self._values: dict[str, list[float]] = {}
         self._gpu_hours = sum(row.gpu_seconds for row in ended) / 3600
@@ -75,7 +77,7 @@ class Progress:
         if trial.id not in self._trials:
             self._trials[trial.id] = trial
             self._epochs[trial.id] = epochs
-            self._epochs_before += epochs
+            self._left += trial.config.epochs - epochs
 
     def started(self, trial_id: str) -> None:
         """Note that a trial runs."""
@@ -84,17 +86,16 @@ class Progress:
 
     def epoch_done(self, trial_id: str, epochs: int) -> None:
         """Note how far a trial is, and foresee the end from the pace so far."""
-        self._epochs[trial_id] = epochs
-        done = sum(self._epochs.values()) - self._epochs_before
-        if self._begun is not None and done > 0:
+        self._reach(trial_id, epochs)
+        if self._begun is not None and self._done > 0:
             now = monotonic()
-            self._ends_at = now + (now - self._begun) * self._epochs_left() / done
+            self._ends_at = now + (now - self._begun) * self._epochs_left() / self._done
 
     def ended(self, row: TrialRow, spent: Spent) -> None:
         """Print a trial's line."""
         trial = self._trials[row.trial_id]
         self._running.discard(row.trial_id)
-        self._epochs[row.trial_id] = trial.config.epochs
+        self._reach(row.trial_id, trial.config.epochs)
         self._counts[row.status] += 1
         self._gpu_hours = spent.gpu_hours
         self._compare(row, trial)
@@ -131,6 +132,12 @@ class Progress:
         parts.append(time_left)
         return Text.assemble((f"{self._study.name}  ", "bold"), "  ".join(parts))
 
+    def _reach(self, trial_id: str, epochs: int) -> None:
+        more = epochs - self._epochs[trial_id]
+        self._epochs[trial_id] = epochs
+        self._done += more
+        self._left -= more
+
     def _compare(self, row: TrialRow, trial: Trial) -> None:
         if row.val_probe_top1 is not None:
             self._values.setdefault(condition_label(trial.condition), []).append(
@@ -143,10 +150,8 @@ class Progress:
 
     def _epochs_left(self) -> int:
         """Return the epochs to come; trials of a search that are not known yet are as the last."""
-        trials = self._trials.values()
-        left = sum(trial.config.epochs - self._epochs[trial.id] for trial in trials)
-        unknown = (self._planned or 0) - self._before - len(trials)
-        return left + max(0, unknown) * next(reversed(trials)).config.epochs
+        unknown = (self._planned or 0) - self._before - len(self._trials)
+        return self._left + max(0, unknown) * next(reversed(self._trials.values())).config.epochs
 
 
 def show_seconds(seconds: float) -> str:
