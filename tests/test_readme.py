@@ -96,7 +96,9 @@ def test_its_picture_is_there():
     assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("path", ["study.toml", "trials.csv", "summary.md", "environment.json"])
+@pytest.mark.parametrize(
+    "path", ["study.toml", "trials.csv", "epochs.csv", "summary.md", "environment.json"]
+)
 def test_the_evidence_is_complete(path):
     assert (EVIDENCE / path).stat().st_size > 0
     if path == "study.toml":
