@@ -152,6 +152,21 @@ def test_paired_numbers_are_scipys_and_statsmodels(values):
         assert ours.p_holm == pytest.approx(adjusted[place - 1])
 
 
+def test_p_values_are_scikit_posthocs_where_arms_share_no_seeds():
+    """Its Dunnett is for independent groups, whose statistic differs in its error alone."""
+    posthocs = pytest.importorskip("scikit_posthocs")
+    values = study()
+    values -= 0.85 * (values.mean(axis=0) - values.mean())  # so that p is not next to 0
+    seeds, arms = values.shape
+    table = pd.DataFrame(values).melt(var_name="arm", value_name="acc")
+    theirs = posthocs.posthoc_dunnett(table, "acc", "arm", control=0)
+    error = math.sqrt(values.var(axis=0, ddof=1).mean() * 2 / seeds)
+    for arm in range(1, arms):
+        t = (values[:, arm] - values[:, 0]).mean() / error
+        ours = dunnett_p(t, arms - 1, arms * (seeds - 1))
+        assert ours == pytest.approx(theirs.loc[arm, 0], abs=2e-4)
+
+
 def test_block_intervals_are_statsmodels_with_dunnetts_critical_value():
     values = study()
     fitted = model(values)
