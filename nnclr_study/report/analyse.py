@@ -4,14 +4,14 @@ Accuracies and differences are shares of 1. An interval is [low, high], or None 
 are too few or all alike. A failed trial is counted, and is in no mean.
 """
 
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from nnclr_study.report.blocks import clopper_pearson
 from nnclr_study.report.inference import infer
-from nnclr_study.report.intervals import NO_SPREAD, t_interval
+from nnclr_study.report.intervals import NO_SPREAD, summary
 from nnclr_study.report.load import Tables
 from nnclr_study.report.search_diagnostics import diagnose
 from nnclr_study.report.setup import health, setup
@@ -90,22 +90,12 @@ def _arm(trials: pd.DataFrame, chance: float | None) -> dict[str, Any]:
         "stopped": int((trials["status"] == "stopped").sum()),
         "failure_rate": clopper_pearson(failed, len(trials)) if failed else None,
         "mean_with_failed_at_chance": fmean(counted) if failed and chance is not None else None,
-        "val_probe_top1": _summary(finished["val_probe_top1"]),
-        "test_probe_top1": _summary(finished["test_probe_top1"]),
+        "val_probe_top1": summary(finished["val_probe_top1"].dropna().tolist()),
+        "test_probe_top1": summary(finished["test_probe_top1"].dropna().tolist()),
         "mean_seconds": _mean(finished["seconds"]),
         "mean_gpu_seconds": _mean(finished["gpu_seconds"]),
         "peak_memory_bytes": _most(finished["peak_memory_bytes"]),
         "images_per_second": _mean(finished["images_per_second"]),
-    }
-
-
-def _summary(column: pd.Series) -> dict[str, Any]:
-    values = column.dropna().tolist()
-    return {
-        "n": len(values),
-        "mean": fmean(values) if values else None,
-        "sd": stdev(values) if len(values) > 1 else None,
-        "interval": t_interval(values),
     }
 
 

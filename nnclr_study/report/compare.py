@@ -5,11 +5,11 @@ the seeds that finished in both runs. Every later run stands against the first.
 """
 
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from nnclr_study.report.blocks import MIN_PAIRS
-from nnclr_study.report.intervals import ALPHA, t_interval
+from nnclr_study.report.intervals import ALPHA, summary, t_interval
 from nnclr_study.report.load import Tables
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import condition_label
@@ -121,8 +121,8 @@ def _pair(
             {
                 "label": condition_label(named(config)),
                 "condition": named(config),
-                "first": _summary(first[config]),
-                "second": _summary(second[config]),
+                "first": summary(_top1s(first[config])),
+                "second": summary(_top1s(second[config])),
                 "difference": difference,
             }
             for config, difference in zip(matched, differences, strict=True)
@@ -134,14 +134,8 @@ def _pair(
     }
 
 
-def _summary(results: dict[int, _Result]) -> dict[str, Any]:
-    values = [result.val_probe_top1 for result in results.values()]
-    return {
-        "n": len(values),
-        "mean": fmean(values) if values else None,
-        "sd": stdev(values) if len(values) > 1 else None,
-        "interval": t_interval(values),
-    }
+def _top1s(results: dict[int, _Result]) -> list[float]:
+    return [result.val_probe_top1 for result in results.values()]
 
 
 def _difference(

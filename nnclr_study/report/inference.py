@@ -50,7 +50,7 @@ def infer(
     told = model is not None and not interim
     return {
         "comparisons": len(compared) - 1 if 0 in compared else 0,
-        "vs_baseline": _vs_baseline(by_seed, compared, values, margin, interim),
+        "vs_baseline": _vs_baseline(by_seed, compared, values, model, margin, interim),
         "blocks": model and _block_facts(model, complete, compared, margin),
         "vs_best": _vs_best(values, compared),
         "sufficient": _sufficient(values, compared, arms, knobs, margin) if told else None,
@@ -60,14 +60,18 @@ def infer(
 
 
 def _vs_baseline(
-    by_seed: pd.DataFrame, compared: list[int], values: Array, margin: float, interim: bool
+    by_seed: pd.DataFrame,
+    compared: list[int],
+    values: Array,
+    model: blocks.Blocks | None,
+    margin: float,
+    interim: bool,
 ) -> dict[int, dict[str, Any]]:
     """Return every later arm against the first: in complete blocks, or paired where it is out."""
     in_blocks: dict[int, Comparison] = {}
-    method: blocks.Method = "dunnett"
     if compared[:1] == [0]:
         in_blocks = dict(zip(compared[1:], blocks.compare(values), strict=True))
-        method = model.method if (model := blocks.fit(values)) else method
+    method = model.method if model else "dunnett"
     everything = _least_squares(by_seed)
     found = {}
     for arm in range(1, by_seed.shape[1]):

@@ -7,6 +7,7 @@ rank tests cannot reach 0.05 at all; the t-interval covers 95 %.
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 from scipy.stats import t as student
 
@@ -21,6 +22,16 @@ def t_interval(values: Sequence[float], alpha: float = ALPHA) -> tuple[float, fl
         return None
     half = student.ppf(1 - alpha / 2, len(values) - 1) * stdev(values) / sqrt(len(values))
     return fmean(values) - float(half), fmean(values) + float(half)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Return n, mean, standard deviation and t-interval of a condition's seeds, ready for JSON."""
+    return {
+        "n": len(values),
+        "mean": fmean(values) if values else None,
+        "sd": stdev(values) if len(values) > 1 else None,
+        "interval": t_interval(values),
+    }
 
 
 def t_test(values: Sequence[float]) -> float | None:

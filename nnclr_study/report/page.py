@@ -21,11 +21,12 @@ from nnclr_study.errors import RunFolderError
 from nnclr_study.report import export, look, wording
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
+from nnclr_study.report.figures.learning import thinned
 from nnclr_study.report.findings import find
 from nnclr_study.report.gallery import galleries, gallery_said
 from nnclr_study.report.load import Tables
 from nnclr_study.report.methods import BIBTEX, methods
-from nnclr_study.report.sections import sections
+from nnclr_study.report.sections import drawn, sections
 from nnclr_study.report.wording import Finding
 from nnclr_study.study.plan import show_value
 from nnclr_study.study.run_folder import RunFolder, write_whole
@@ -110,7 +111,6 @@ def render(
     if tables.study.search:
         trials = trials.sort_values("val_probe_top1", ascending=False, kind="stable")
     shown = sections(tables, analysis, findings)
-    drawn = {each.key: each.figure for each in shown if each.figure is not None}
     return (
         environment()
         .get_template("template.html.j2")
@@ -118,7 +118,7 @@ def render(
             analysis=analysis,
             findings=findings,
             sections=shown,
-            figures={name: json.loads(figure.to_json()) for name, figure in drawn.items()},
+            figures={name: json.loads(figure.to_json()) for name, figure in drawn(shown).items()},
             trials=trials.where(trials.notna(), None).to_dict("records"),
             details=_details(tables),
             gallery=galleries(tables, analysis),
@@ -144,15 +144,14 @@ def _details(tables: Tables) -> dict[str, Any]:
     found = {}
     for trial in tables.trials.to_dict("records"):
         trial_id, condition = str(trial["trial_id"]), tables.arms[trial["arm"]]
-        curve = curves.get(trial_id, [])
-        step = max(1, -(-len(curve) // CURVE_POINTS))
+        curve = thinned(curves.get(trial_id, []), CURVE_POINTS)
         found[trial_id] = {
             "differs": {
                 knob: show_value(value)
                 for knob, value in condition.items()
                 if tables.study.search or value != baseline.get(knob)
             },
-            "curve": [round(100 * value, 1) for value in curve[::-1][::step][::-1]],
+            "curve": [round(100 * value, 1) for value in curve],
             "error": trial["error"],
             "checkpoint": f"checkpoints/{trial_id}.safetensors",
             "session": trial["session"],

@@ -1,6 +1,6 @@
 """The sections of the page, in order: which there are, and what each of them shows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from nnclr_study.report.load import Tables
 from nnclr_study.report.search_figures import search_figures
 from nnclr_study.report.setup import HEALTH
 from nnclr_study.report.wording import Finding
+from nnclr_study.study.plan import condition_label
 
 MAX_COLUMNS = 8
 """Values of a knob for whose means a phone has room in a row."""
@@ -49,6 +50,11 @@ def sections(
     elif failed:
         everything += first
     return everything
+
+
+def drawn(shown: Iterable[Section]) -> dict[str, go.Figure]:
+    """Return the figures of those sections that have one."""
+    return {each.key: each.figure for each in shown if each.figure is not None}
 
 
 def _grid(
@@ -267,7 +273,7 @@ def _curves(tables: Tables) -> pd.DataFrame:
             rows.append((arm, epoch, len(values), sum(values) / len(values), low, high))
     columns = ["condition", "epoch", "n", "mean", "ci95_low", "ci95_high"]
     table = pd.DataFrame(rows, columns=columns)
-    labels = [", ".join(f"{k} {v}" for k, v in arm.items()) or "as set" for arm in tables.arms]
+    labels = [condition_label(arm) for arm in tables.arms]
     return table.assign(condition=table["condition"].map(lambda arm: labels[arm]))
 
 

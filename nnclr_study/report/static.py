@@ -14,7 +14,7 @@ from nnclr_study.errors import RunFolderError, UsageError
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
 from nnclr_study.report.findings import find
-from nnclr_study.report.sections import sections
+from nnclr_study.report.sections import drawn, sections
 
 KINDS = ("png", "svg")
 WIDTH, HEIGHT = 720, 400
@@ -31,8 +31,7 @@ def figures_of(run: Path) -> dict[str, go.Figure]:
     """Return the figures on the page of a run folder, or of published evidence, by section."""
     tables = load_any(run)
     analysis = analyse(tables)
-    shown = sections(tables, analysis, find(analysis))
-    return {each.key: each.figure for each in shown if each.figure is not None}
+    return drawn(sections(tables, analysis, find(analysis)))
 
 
 def write_images(figures: Mapping[str, go.Figure], out: Path) -> list[Path]:
