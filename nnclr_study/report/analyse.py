@@ -13,6 +13,7 @@ from nnclr_study.report.blocks import clopper_pearson
 from nnclr_study.report.inference import infer
 from nnclr_study.report.intervals import NO_SPREAD, summary
 from nnclr_study.report.load import Tables
+from nnclr_study.report.proxies import proxies
 from nnclr_study.report.search_diagnostics import diagnose
 from nnclr_study.report.setup import health, setup
 from nnclr_study.study.plan import condition_label
@@ -56,6 +57,7 @@ def analyse(tables: Tables) -> dict[str, Any]:
         "spread": _spread(tables.trials, arms),
         "learning": None if best is None else _learning(tables.epochs, best["arm"]),
         **inferred,
+        "proxies": None if status["interim"] else proxies(tables),
         "setup": setup(tables),
         "search": diagnose(tables) if study.search else None,
     }

@@ -15,7 +15,7 @@ from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, Session, TrialRow
-from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.run_folder import RunFolder, numbered
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, load_study
 
@@ -46,7 +46,7 @@ def load_any(path: Path) -> Tables:
             told = {name: line[name] for name in EpochRow.model_fields if line.get(name)}
             epochs.setdefault(line["trial_id"], []).append(EpochRow(**told))
         told = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        sessions = [Session(**session) for session in told]
+        sessions = numbered(Session(**session) for session in told)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunFolderError(
             f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "

@@ -6,6 +6,7 @@
 from typing import Any
 
 from nnclr_study.report.blocks import MIN_PAIRS
+from nnclr_study.report.proxies import LABEL_FREE
 from nnclr_study.report.remarks import remarks
 from nnclr_study.report.search_findings import search_findings
 from nnclr_study.report.wording import (
@@ -32,6 +33,7 @@ def find(analysis: dict[str, Any]) -> dict[str, Finding]:
         "confirmed": _confirmed(analysis),
         "test": _test(analysis),
         "mixed": _mixed(analysis),
+        "proxies": _proxies(analysis),
         **remarks(analysis),
         **(search_findings(analysis) if analysis["search"] else {}),
     }
@@ -230,3 +232,29 @@ def _test(analysis: dict[str, Any]) -> Finding:
     return Finding(
         f"Its test_probe_top1 is {shown} ({behind}): reported, never selected on.", numbers=top1
     )
+
+
+def _proxies(analysis: dict[str, Any]) -> Finding:
+    """Return which label-free score ranks conditions best, and what choosing by any costs."""
+    found = analysis["proxies"]
+    free = [
+        score
+        for score in (found["scores"] if found else [])
+        if score["score"] in LABEL_FREE and score["across"] is not None
+    ]
+    if not free:
+        return Finding("")
+    first = max(free, key=lambda score: score["across"]["rho"])
+    across, interval = first["across"], first["across"]["interval"]
+    behind = f"95 % CI {interval[0]:.2f} to {interval[1]:.2f}; " if interval else ""
+    lost = [f"{points(score['cost'])} by {score['score']}" for score in free if score["cost"] > 0]
+    text = (
+        f"Of the scores without labels {first['score']} ranks conditions most as test_probe_top1 "
+        f"does (rho {across['rho']:.2f}; {behind}n = {across['n']} conditions). "
+    )
+    text += (
+        f"Choosing by one loses against the best: {listed(lost)}."
+        if lost
+        else "Each of them picks the condition that is best on test."
+    )
+    return Finding(text, "hint", found)

@@ -1,5 +1,6 @@
 """The page while a study runs: built anew as rows come, and served on this machine."""
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,16 @@ SERVED = {
     "summary.md": "text/markdown; charset=utf-8",
     "analysis.json": "application/json",
 }
+OURS = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+"""Hosts that a browser may have asked: with any other, a foreign page has found its way here."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer: no other page may hold, frame or guess at what is here."""
 
 
 class Interim:
@@ -85,7 +96,12 @@ def serving(run: Path, port: int) -> Iterator[ThreadingHTTPServer]:
         seen: list[object] = []
 
         class Handler(BaseHTTPRequestHandler):
+            server_version, sys_version = "nnclr-study", ""
+
             def do_GET(self) -> None:
+                if not OURS.fullmatch(self.headers.get("Host", "")):
+                    self.send_error(403, explain="ask for it as 127.0.0.1 or localhost")
+                    return
                 name = self.path.partition("?")[0].strip("/") or "index.html"
                 if name not in SERVED:
                     self.send_error(404)
@@ -103,9 +119,13 @@ def serving(run: Path, port: int) -> Iterator[ThreadingHTTPServer]:
                 self.send_response(200)
                 self.send_header("Content-Type", SERVED[name])
                 self.send_header("Content-Length", str(len(body)))
-                self.send_header("Cache-Control", "no-store")
                 self.end_headers()
                 self.wfile.write(body)
+
+            def end_headers(self) -> None:
+                for header, value in HEADERS.items():
+                    self.send_header(header, value)
+                super().end_headers()
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -37,6 +37,11 @@ def methods(analysis: dict[str, Any]) -> str:
         )
     elif analysis["blocks"]:
         said += _tests(analysis)
+    if analysis["proxies"]:
+        said.append(
+            "Scores are compared with test_probe_top1 by Spearman's rank correlation, with "
+            "intervals after Bonett and Wright (2000)."
+        )
     if status["failed"]:
         said.append(f"{status['failed']} failed trial(s) are in no mean.")
     if status["interim"]:

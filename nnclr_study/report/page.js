@@ -3,7 +3,7 @@ const root = document.documentElement;
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const palette = read("palette");
 const figures = read("figures");
-const config = { displayModeBar: false, responsive: true };
+const config = { displayModeBar: false };
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (root.dataset.theme ?? (systemDark.matches ? "dark" : "light")) === "dark";
 
@@ -20,10 +20,11 @@ function legendHeight(data, layout, width) {
   return 26 * Math.ceil(entries / Math.max(1, Math.floor(width / 300)));
 }
 
-function drawOne(name, dark, width) {
+function drawOne(name, dark, given) {
   const { data, layout } = themed(figures[name], dark);
   const plot = document.getElementById(`plot-${name}`);
-  const height = (layout.height ?? 400) + legendHeight(data, layout, width ?? plot.clientWidth);
+  const width = given ?? plot.clientWidth;
+  const height = (layout.height ?? 400) + legendHeight(data, layout, width);
   if (!plot.dataset.drawn) plot.replaceChildren();
   plot.dataset.drawn = "yes";
   return Plotly.react(plot, data, { ...layout, dragmode: false, width, height }, config);
@@ -197,6 +198,14 @@ async function start() {
     redraw();
   });
   systemDark.addEventListener("change", redraw);
+  // Plotly's own way (`responsive`) takes a figure's height for that of an empty box.
+  let wide = innerWidth, resized;
+  addEventListener("resize", () => {
+    if (innerWidth === wide) return; // a phone's address bar comes and goes
+    wide = innerWidth;
+    clearTimeout(resized);
+    resized = setTimeout(redraw, 100);
+  });
   addEventListener("beforeprint", () => {
     for (const closed of document.querySelectorAll("details:not(.data)")) closed.open = true;
     drawing++;

@@ -190,7 +190,7 @@ def _cell(cell: Any) -> str:
 
 def _tied(text: str) -> Markup:
     """Return a sentence whose numbers stay with their signs, and whose commands look like some."""
-    tied = text.replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0")
+    tied = re.sub(r"\b([nr]) = ", "\\1\u00a0=\u00a0", text.replace(" %", "\u00a0%"))
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(tied))))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nnclr_study.report.figures.axes import percent
+from nnclr_study.report.figures.value import UNITS, unit_of
 from nnclr_study.report.load import Tables
 from nnclr_study.report.look import INK, MUTED, SERIES, empty_figure
 from nnclr_study.report.search_diagnostics import place_on
@@ -231,13 +232,15 @@ def _edf(values: list[float]) -> go.Figure:
 
 
 def _pareto(pareto: dict[str, Any]) -> go.Figure:
-    """Draw accuracy against hours, and the line of those that none beats in both."""
+    """Draw accuracy against time, and the line of those that none beats in both."""
     figure, front = empty_figure(), set(pareto["front"])
     points = sorted(pareto["points"], key=lambda p: (p["hours"], p["val_probe_top1"]))
+    unit = unit_of(3600 * points[-1]["hours"])
+    units = 3600 / UNITS[unit]
     for best, name in ((False, "beaten in both"), (True, "beaten by none")):
         own = [point for point in points if (point["trial"] in front) == best]
         figure.add_scatter(
-            x=[point["hours"] for point in own],
+            x=[units * point["hours"] for point in own],
             y=[percent(point["val_probe_top1"]) for point in own],
             mode="lines+markers" if best else "markers",
             line={"color": ORANGE, "width": 2, "shape": "hv"},
@@ -252,7 +255,7 @@ def _pareto(pareto: dict[str, Any]) -> go.Figure:
             name=name,
             showlegend=bool(own),
         )
-    title = f"{pareto['cost']} a trial"
+    title = f"{pareto['cost'].removesuffix('hours')}{unit} a trial"
     figure.update_layout(xaxis={"title": {"text": title}, "rangemode": "tozero"}, showlegend=True)
     return figure
 

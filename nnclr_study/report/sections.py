@@ -7,14 +7,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from nnclr_study.report import figures
-from nnclr_study.report.figures.learning import MANY, thinned
-from nnclr_study.report.intervals import t_interval
+from nnclr_study.report import figures, numbers
+from nnclr_study.report.figures.learning import MANY
 from nnclr_study.report.load import Tables
 from nnclr_study.report.search_figures import search_figures
-from nnclr_study.report.setup import HEALTH
 from nnclr_study.report.wording import Finding
-from nnclr_study.study.plan import condition_label
 
 MAX_COLUMNS = 8
 """Values of a knob for whose means a phone has room in a row."""
@@ -43,7 +40,11 @@ def sections(
     """Return what a page of this run has to show."""
     made = _search if analysis["study"]["search"] else _grid
     first = [Section("failed", "Failed trials", findings["failed"])]
-    everything = [*made(tables, analysis, findings), *_pace(tables, analysis, findings)]
+    everything = [
+        *made(tables, analysis, findings),
+        *_proxies(analysis, findings),
+        *_pace(tables, analysis, findings),
+    ]
     failed = analysis["status"]["failed"]
     if failed and not analysis["status"]["finished"]:
         everything = first + everything
@@ -91,7 +92,7 @@ def _grid(
             figures.forest(arms, analysis["study"]["margin"]),
             f"Paired by seed, with simultaneous 95 % intervals. Grey band: differences smaller "
             f"than the margin of {100 * analysis['study']['margin']:g} points.",
-            _compared(arms),
+            numbers.compared(arms),
         )
     said = Finding("") if analysis["comparisons"] and few else findings["conditions"]
     yield Section("conditions", "Conditions", said)
@@ -118,7 +119,7 @@ def _grid(
             "Thick line: mean over the finished seeds, with its 95 % band (Student's t) from 3 "
             f"seeds on. {'Thin lines: single seeds. ' if status['planned'] <= MANY else ''}Failed "
             "trials are left out. The accuracy axis is cut below the first quarter of the epochs.",
-            _curves,
+            numbers.curves,
         )
     if findings["cost"].text and few:
         yield section(
@@ -135,7 +136,7 @@ def _grid(
             figures.queue_health(tables.epochs, arms),
             "Means over finished seeds. Features whose standard deviation falls towards 0 "
             "collapse.",
-            _health(arms),
+            numbers.health(arms),
         )
     if analysis["interaction"]:
         yield section(
@@ -218,6 +219,23 @@ def _learning(
     )
 
 
+def _proxies(analysis: dict[str, Any], findings: Mapping[str, Finding]) -> Iterator[Section]:
+    found, arms = analysis["proxies"], analysis["arms"]
+    if findings["proxies"].text:
+        yield Section(
+            "proxies",
+            "Which score could choose",
+            findings["proxies"],
+            figures.proxies(found, arms),
+            "Spearman's rank correlation with test_probe_top1, and its 95 % interval (Bonett and "
+            "Wright). Scores are turned so that 1 ranks as accuracy does: of alignment and "
+            "uniformity less is better. The last two rows need labels. At the right: the "
+            "condition with the best mean score, and how far its test_probe_top1 is below the "
+            "best one's.",
+            numbers.ranked(found, arms),
+        )
+
+
 def _pace(
     tables: Tables, analysis: dict[str, Any], findings: Mapping[str, Finding]
 ) -> Iterator[Section]:
@@ -241,42 +259,3 @@ def _pace(
             figures.timeline(tables.trials),
             "A bar a trial, from its start in its last session to its end.",
         )
-
-
-def _compared(arms: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = []
-    for arm in arms:
-        if versus := arm["vs_baseline"]:
-            spans = {
-                f"{name}_{end}": versus[kind] and versus[kind][place]
-                for name, kind in (
-                    ("ci95", "interval"),
-                    ("simultaneous", "simultaneous"),
-                    ("ci90", "equivalence"),
-                )
-                for place, end in enumerate(("low", "high"))
-            }
-            plain = ("pairs", "mean", "least_squares", "sd", "dz")
-            told = {"condition": arm["label"]} | {name: versus[name] for name in plain} | spans
-            rows.append(told | {n: versus[n] for n in ("p_dunnett", "p_holm", "verdict")})
-    return pd.DataFrame(rows)
-
-
-def _curves(tables: Tables) -> pd.DataFrame:
-    """Return the mean curve of every condition, over its finished seeds, as it is drawn."""
-    finished = tables.epochs[tables.epochs["status"] == "finished"]
-    rows = []
-    for arm, own in finished.groupby("arm"):
-        by_epoch = own.groupby("epoch")["val_probe_top1"].agg(list)
-        for epoch, values in thinned(list(by_epoch.items())):
-            low, high = t_interval(values) or (None, None)
-            rows.append((arm, epoch, len(values), sum(values) / len(values), low, high))
-    columns = ["condition", "epoch", "n", "mean", "ci95_low", "ci95_high"]
-    table = pd.DataFrame(rows, columns=columns)
-    labels = [condition_label(arm) for arm in tables.arms]
-    return table.assign(condition=table["condition"].map(lambda arm: labels[arm]))
-
-
-def _health(arms: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = [{"condition": arm["label"]} | arm["health"] for arm in arms]
-    return pd.DataFrame(rows, columns=["condition", *HEALTH])

@@ -13,12 +13,14 @@ HEALTH = ("nn_same_label", "nn_age", "queue_used", "feature_std", "rankme")
 def setup(tables: Tables) -> dict[str, Any]:
     """Return what differed among the trials that ended, and the pace of every host."""
     ended = tables.trials.dropna(subset="session")
-    used = [tables.sessions[n] for n in sorted(set(ended["session"])) if n < len(tables.sessions)]
-    told = {
+    known = {session.number: session for session in tables.sessions}
+    used = [known[n] for n in sorted(set(ended["session"])) if n in known]
+    told: dict[str, list[Any]] = {
         "commit": [session.commit for session in used],
         "machine": [session.machine for session in used],
         "device": ended["device"].tolist(),
-    } | {
+    }
+    told |= {
         name: [session.versions.get(name) for session in used]
         for name in sorted({name for session in used for name in session.versions})
     }

@@ -58,8 +58,8 @@ def write_images(figures: Mapping[str, go.Figure], out: Path) -> list[Path]:
     )
     if not _starts(Chromium.find_browser(skip_local=False)):
         raise no_chrome
-    printed = {name: _printed(figure) for name, figure in figures.items()}
-    files = {out / f"{name}.{kind}": printed[name] for name in figures for kind in KINDS}
+    on_white = {name: printed(figure) for name, figure in figures.items()}
+    files = {out / f"{name}.{kind}": on_white[name] for name in figures for kind in KINDS}
     jobs = [
         {"fig": figure, "path": path, "opts": {"scale": SHARPNESS if path.suffix == ".png" else 1}}
         for path, figure in files.items()
@@ -88,7 +88,7 @@ def _starts(program: str | None) -> bool:
     return True
 
 
-def _printed(figure: go.Figure) -> go.Figure:
+def printed(figure: go.Figure) -> go.Figure:
     """Return a figure for paper, with room for its legend below it as page.js makes it."""
     entries = sum(trace.showlegend is not False for trace in figure.data)
     rows = -(-entries // (WIDTH // LEGEND_ENTRY)) if figure.layout.showlegend else 0

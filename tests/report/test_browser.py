@@ -68,6 +68,25 @@ def test_no_width_scrolls_sideways(opened, page_of, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_figures_follow_the_window_s_width_and_keep_their_height(opened, page_of):
+    """As a phone is turned, or a window made narrower."""
+    page = opened(page_of("rising"), 1000)
+    all_drawn(page)
+    plot = page.locator("#plot-dose_response")
+    before = plot.bounding_box()
+    for width, shown in ((390, 358), (1000, before["width"])):
+        page.set_viewport_size({"width": width, "height": 800})
+        until(
+            page,
+            """width => [...document.querySelectorAll('.plot .main-svg')].every(
+                 svg => Number(svg.getAttribute('width')) === width)""",
+            shown,
+        )
+        assert plot.bounding_box()["height"] == before["height"] == 400
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert plot.bounding_box()["width"] == before["width"]
+
+
 def test_figures_follow_the_theme(opened, page_of):
     page = opened(page_of("rising"), 1280, color_scheme="light")
     fill_is(page, "rgb(0, 114, 178)")

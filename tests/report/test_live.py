@@ -1,6 +1,7 @@
 """The page while a study runs: it follows the rows, and only reads them."""
 
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -99,3 +100,76 @@ def test_watch_serves_what_the_rows_say_now_and_writes_nothing(tmp_path):
 def test_what_is_no_run_is_told(tmp_path):
     with pytest.raises(RunFolderError, match="no run folder"), serving(tmp_path, 0):
         pass
+
+
+def asked(server, line, host="127.0.0.1"):
+    """Return the status, the headers and the text that a request is answered with."""
+    with socket.create_connection(server.server_address, timeout=20) as there:
+        there.sendall(f"{line} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        head, _, text = there.makefile("rb").read().partition(b"\r\n\r\n")
+    first, *headers = head.decode().split("\r\n")
+    return int(first.split()[1]), dict(line.split(": ", 1) for line in headers), text.decode()
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = pending(tmp_path / "run")
+    (folder.path / "secret.txt").write_text("hunter2")
+    with serving(folder.path, 0) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../study.toml",
+        "/%2e%2e/study.toml",
+        "/..%2fstudy.toml",
+        "/%2e%2e%2fstudy.toml",
+        "//etc/passwd",
+        "/etc/passwd",
+        "/./../secret.txt",
+        "/secret.txt",
+        "/%00",
+        "/index.html/../secret.txt",
+        "/report/",
+        "/..",
+        "/<script>",
+    ],
+)
+def test_nothing_but_the_page_and_its_files_is_served(server, path):
+    status, _, text = asked(server, f"GET {path}")
+    assert status == 404
+    assert "hunter2" not in text
+    assert "<script>" not in text
+
+
+def test_it_listens_on_this_machine_alone_and_takes_nothing(server):
+    assert server.server_address[0] == "127.0.0.1"
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "CONNECT"):
+        assert asked(server, f"{method} /")[0] == 501
+    assert asked(server, "GET /")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("127.0.0.1:8000", 200),
+        ("LOCALHOST:9", 200),
+        ("[::1]:8000", 200),
+        ("evil.example:8000", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost@evil.example", 403),
+        ("", 403),
+    ],
+)
+def test_a_page_elsewhere_cannot_read_it_by_another_name(server, host, status):
+    found, headers, text = asked(server, "GET /", host)
+    assert found == status
+    assert ("trials finished" in text) == (status == 200)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Python" not in headers["Server"]

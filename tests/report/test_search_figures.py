@@ -50,6 +50,13 @@ def test_few_trials_are_drawn_without_importances(tmp_path, count):
     assert not [trace for trace in figures["contour"].data if trace.type == "contour"]
 
 
+def test_short_trials_are_drawn_by_their_seconds(tmp_path):
+    figures, _, _ = draw(searched(tmp_path, [0.5, 0.6], hours=lambda n: (20 + n) / 3600))
+    _, front = figures["pareto"].data
+    assert list(front.x) == pytest.approx([20, 21])
+    assert figures["pareto"].layout.xaxis.title.text == "seconds a trial"
+
+
 def test_one_knob_has_neither_lines_nor_a_contour(tmp_path):
     text = SEARCH.split("temperature =")[0]
     params = [{"queue_size": 50 + number} for number in range(3)]

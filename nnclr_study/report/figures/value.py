@@ -151,7 +151,7 @@ def _front(drawn: Sequence[tuple[float, float, int]]) -> go.Scatter:
         mode="lines",
         line={"color": MUTED, "dash": "dot", "width": 1.5, "shape": "hv"},
         hoverinfo="skip",
-        name="no cheaper arm reaches it",
+        name="no cheaper condition reaches it",
         showlegend=len(front) > 1,
     )
 
