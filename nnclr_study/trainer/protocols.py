@@ -1,15 +1,16 @@
 """What a trial's encoder is worth, by protocols that cost more than the probe of every epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer import augment
+from nnclr_study.trainer.checkpoint import encoder_state
 from nnclr_study.trainer.data import SPLIT_SEED, batches
 from nnclr_study.trainer.encoder import build_encoder, initialise
 from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
@@ -35,6 +36,27 @@ LEARNING_RATES = (1e-3, 3e-4)
 """Adam's: the Keras example's, and a gentler one; the better on val is kept."""
 
 
+class Subject(NamedTuple):
+    """An encoder that is to be scored."""
+
+    build: Callable[[], nn.Module]
+    """Returns its architecture, with whatever weights."""
+    tensors: dict[str, Tensor]
+    """Its state dict, as pretraining left it."""
+    features: int
+    """Dimension of its output."""
+    seed: int
+    precision: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """Return a trial's encoder."""
+        config = snapshot.config
+        build = partial(build_encoder, config, config.image_size)
+        state = encoder_state(snapshot)
+        return cls(build, state, config.features, config.seed, config.precision)
+
+
 class Score(NamedTuple):
     """A protocol's result. All choices are made on val; test is read once, after them."""
 
@@ -46,23 +68,21 @@ class Score(NamedTuple):
     """What val chose: C of the linear probe; learning_rate and step of a training."""
 
 
-def score(protocol: str, snapshot: Snapshot, data: Dataset, world: World) -> Score:
-    """Return what a protocol, one of `PROTOCOLS`, says of a trial's encoder.
+def score(protocol: str, subject: Subject, data: Dataset, world: World) -> Score:
+    """Return what a protocol, one of `PROTOCOLS`, says of an encoder.
 
     linear: logistic regression on frozen features. knn: weighted nearest neighbours among
     them. finetune-P: encoder and a new classifier, trained on P % of the labels.
     supervised-P: the same training of an encoder that was never pretrained. On a CPU the
-    result is a function of the checkpoint to the bit.
+    result is a function of its weights to the bit.
     """
-    config = snapshot.config
-    settle(world.device, config.precision)
+    settle(world.device, subject.precision)
     data = data.on(world.device)
     if protocol in ("linear", "knn"):
-        encoder = _encoder(config, data.side, snapshot.tensors, world)
+        encoder = _encoder(subject, True, world)
         return (_linear if protocol == "linear" else _knn)(encoder, data, world)
     kind, percent = protocol.split("-")
-    pretrained = snapshot.tensors if kind == "finetune" else None
-    return _trained(config, pretrained, int(percent), data, world)
+    return _trained(subject, kind == "finetune", int(percent), data, world)
 
 
 def labelled_share(labels_N: Tensor, percent: int) -> Tensor:
@@ -104,19 +124,15 @@ def _features(encoder: nn.Module, data: Dataset, world: World) -> list[Tensor]:
 
 
 def _trained(
-    config: TrialConfig,
-    pretrained: dict[str, Tensor] | None,
-    percent: int,
-    data: Dataset,
-    world: World,
+    subject: Subject, pretrained: bool, percent: int, data: Dataset, world: World
 ) -> Score:
     rows = labelled_share(data.train.labels, percent)
     train = Split(data.train.images.some(rows), data.train.labels[rows.to(world.device)])
     best, best_model, chosen = -1.0, None, {}
     for rate in LEARNING_RATES:
-        encoder = _encoder(config, data.side, pretrained, world)
-        model = nn.Sequential(encoder, _classifier(config, data.num_classes, world))
-        for step in _train(model, train, config, rate, world):
+        encoder = _encoder(subject, pretrained, world)
+        model = nn.Sequential(encoder, _classifier(subject, data.num_classes, world))
+        for step in _train(model, train, subject, rate, world):
             val = _top1(model, data.val.images, data.val.labels, world)
             if val > best:
                 best, best_model = val, deepcopy(model)
@@ -128,18 +144,18 @@ def _trained(
 
 
 def _train(
-    model: nn.Module, train: Split, config: TrialConfig, rate: float, world: World
+    model: nn.Module, train: Split, subject: Subject, rate: float, world: World
 ) -> Iterator[int]:
     """Train a classifier; yield the number of steps taken whenever val is to be looked at."""
     optimizer = KerasAdam(model.parameters(), lr=rate, fused=world.device.type == "cuda")
     size = min(BATCH, len(train.labels))
-    order = batches(len(train.labels), size, range(STEPS), config.seed, "fine-tuning order")
-    randomness = random_stream(config.seed, "fine-tuning views", 0, world.device)
+    order = batches(len(train.labels), size, range(STEPS), subject.seed, "fine-tuning order")
+    randomness = random_stream(subject.seed, "fine-tuning views", 0, world.device)
     for step, rows_B in enumerate(order.to(train.images[:0].device), start=1):
         images = train.images[rows_B].to(world.device)
         view = augment.draw(augment.PROBE_RECIPE, size, randomness)
         model.train()
-        with autocast(config.precision, world.device):
+        with autocast(subject.precision, world.device):
             logits = model(augment.apply(images, view))
         optimizer.zero_grad()
         labels = train.labels[rows_B.to(world.device)]
@@ -153,21 +169,17 @@ def _top1(model: nn.Module, images: Images, labels_N: Tensor, world: World) -> f
     return float((encode(model, images, world).argmax(1) == labels_N).double().mean())
 
 
-def _encoder(
-    config: TrialConfig, side: int, tensors: dict[str, Tensor] | None, world: World
-) -> nn.Module:
-    """Return a trial's encoder, or with no tensors one that has learned nothing."""
-    encoder = build_encoder(config, side)
-    if tensors is None:
-        initialise(encoder, random_stream(config.seed, "supervised", 0, CPU))
+def _encoder(subject: Subject, pretrained: bool, world: World) -> nn.Module:
+    """Return an encoder as pretraining left it, or one that has learned nothing."""
+    encoder = subject.build()
+    if pretrained:
+        encoder.load_state_dict(subject.tensors)
     else:
-        prefix = "encoder/"
-        own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        encoder.load_state_dict(own)
+        initialise(encoder, random_stream(subject.seed, "supervised", 0, CPU))
     return encoder.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _classifier(config: TrialConfig, num_classes: int, world: World) -> nn.Module:
-    classifier = nn.Linear(config.features, num_classes)
-    initialise(classifier, random_stream(config.seed, "classifier", 0, CPU))
+def _classifier(subject: Subject, num_classes: int, world: World) -> nn.Module:
+    classifier = nn.Linear(subject.features, num_classes)
+    initialise(classifier, random_stream(subject.seed, "classifier", 0, CPU))
     return classifier.to(world.device)

@@ -8,7 +8,7 @@ import torch
 from nnclr_study.trainer import protocols
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.loop import train
-from nnclr_study.trainer.protocols import PROTOCOLS, labelled_share, score
+from nnclr_study.trainer.protocols import PROTOCOLS, Subject, labelled_share, score
 from nnclr_study.trainer.world import World
 from tests.trainer.test_loop import config
 
@@ -32,12 +32,12 @@ def short(monkeypatch):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_gives_the_same_twice_and_never_chooses_on_test(trial, protocol):
     snapshot, digits = trial
-    first = score(protocol, snapshot, digits, World())
+    first = score(protocol, Subject.of(snapshot), digits, World())
     wrong = digits.test._replace(labels=torch.full_like(digits.test.labels, -1))
-    second = score(protocol, snapshot, replace(digits, test=wrong), World())
+    second = score(protocol, Subject.of(snapshot), replace(digits, test=wrong), World())
     assert second == first._replace(test_top1=0.0)
     assert first.test_top1 > 0
-    assert score(protocol, snapshot, digits, World()) == first
+    assert score(protocol, Subject.of(snapshot), digits, World()) == first
     used = {"1": 10, "10": 40, "100": 400}.get(protocol.split("-")[-1], 400)
     assert first.labels == pytest.approx(used, abs=4)
     if "-" in protocol:
@@ -50,13 +50,14 @@ def test_pretrained_weights_are_where_fine_tuning_starts(trial, monkeypatch):
     monkeypatch.setattr(protocols, "STEPS", 30)  # after six, all stand at chance
     monkeypatch.setattr(protocols, "CHECK_EVERY", 15)
     pretrained, afresh = (
-        score(f"{kind}-100", snapshot, digits, World()) for kind in ("finetune", "supervised")
+        score(f"{kind}-100", Subject.of(snapshot), digits, World())
+        for kind in ("finetune", "supervised")
     )
     assert pretrained != afresh
     zeros = {name: torch.zeros_like(tensor) for name, tensor in snapshot.tensors.items()}
     blank = replace(snapshot, tensors=zeros)
-    assert score("supervised-100", blank, digits, World()) == afresh
-    assert score("finetune-100", blank, digits, World()) != pretrained
+    assert score("supervised-100", Subject.of(blank), digits, World()) == afresh
+    assert score("finetune-100", Subject.of(blank), digits, World()) != pretrained
 
 
 def test_a_share_of_the_labels_is_a_share_of_every_class():
@@ -75,5 +76,5 @@ def test_it_learns(trial, monkeypatch):
     snapshot, digits = trial
     monkeypatch.setattr(protocols, "STEPS", 120)
     monkeypatch.setattr(protocols, "LEARNING_RATES", (1e-2,))
-    scored = score("finetune-100", snapshot, digits, World())
+    scored = score("finetune-100", Subject.of(snapshot), digits, World())
     assert scored.test_top1 > 0.5
