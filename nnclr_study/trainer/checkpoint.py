@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.study.config import TrialConfig
@@ -64,6 +65,13 @@ def load(path: Path) -> Snapshot | None:
             f"{path} is no checkpoint of this version ({error}); delete it and the trial "
             "starts afresh"
         ) from error
+
+
+def encoder_state(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Return the state dict of a snapshot's encoder."""
+    prefix = "encoder/"
+    tensors = snapshot.tensors.items()
+    return {name.removeprefix(prefix): t for name, t in tensors if name.startswith(prefix)}
 
 
 def resume(path: Path, config: TrialConfig) -> Snapshot | None:

@@ -8,13 +8,21 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plugins import is_plugin
+from nnclr_study.trainer.plugins import KEEPS_WEIGHTS, plugin_encoder
 
 SMALL_SIDE = 64
 """Images up to this side get the small stem, as CIFAR's do everywhere."""
 
 
 def build_encoder(config: TrialConfig, side: int) -> nn.Module:
-    """Return the encoder: (B, 3, side, side) images to (B, config.features)."""
+    """Return the encoder: (B, 3, side, side) images to (B, config.features).
+
+    Raises:
+        PluginError: it is a plug-in that is missing, or not what it should be.
+    """
+    if is_plugin(config.encoder):
+        return plugin_encoder(config, side)
     if config.encoder == "conv4":
         return conv4(config.width, side)
     block, layers = {
@@ -96,7 +104,12 @@ def prediction_head(config: TrialConfig) -> nn.Module:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights: Glorot uniform and biases 0 as Keras does, He normal in ResNets."""
+    """Draw weights: Glorot uniform and biases 0 as Keras does, He normal in ResNets.
+
+    The encoder of a plug-in keeps those that it came with.
+    """
+    if hasattr(module, KEEPS_WEIGHTS):
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and isinstance(module, ResNet):
             nn.init.kaiming_normal_(

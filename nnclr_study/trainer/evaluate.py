@@ -1,5 +1,6 @@
 """What the frozen features are worth: a fresh linear probe and nearest neighbours."""
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -25,11 +26,15 @@ KNN_CHUNK = 256
 
 @torch.no_grad()
 def encode(
-    encoder: nn.Module, images: Images, world: World, view: augment.Draw | None = None
+    encoder: nn.Module,
+    images: Images,
+    world: World,
+    view: augment.Draw | None = None,
+    further: Callable[[Tensor], Tensor] = lambda seen: seen,
 ) -> Tensor:
     """Return the features of uint8 images, (N, D), computed by all workers together.
 
-    Given `view`, the features of that random view of each image.
+    Given `view`, the features of that random view of each image, augmented `further`.
     """
     encoder.eval()
     own = world.rows(len(images))
@@ -39,7 +44,7 @@ def encode(
         rows = slice(start, min(start + length, own.stop))
         chunk = images[rows].to(world.device)
         seen = chunk.float() / 255 if view is None else augment.apply(chunk, view.rows(rows))
-        encoded = encoder(seen)
+        encoded = encoder(further(seen))
         if start == own.start:
             # One block for all: small ones, kept, would cut the memory of the large to pieces.
             features = encoded.new_empty(own.stop - own.start, *encoded.shape[1:])

@@ -41,6 +41,7 @@ class Learner:
 
     Raises:
         UsageError: a worker's share of a batch holds fewer images than micro batches.
+        PluginError: the encoder is a plug-in that is missing, or not what it should be.
     """
 
     def __init__(self, config: TrialConfig, side: int, num_classes: int, world: World) -> None:

@@ -1,7 +1,7 @@
 """A whole trial: `train` yields its state after every epoch; the caller keeps what it wants."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
@@ -18,6 +18,7 @@ from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
 from nnclr_study.trainer.feed import feed, must_stream
 from nnclr_study.trainer.images import Dataset
 from nnclr_study.trainer.learner import Learner
+from nnclr_study.trainer.plugins import augmentation
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World, random_stream
 
@@ -55,6 +56,7 @@ def train(
 
     Raises:
         DivergedError: a metric is not finite, or the features collapsed.
+        PluginError: a plug-in is missing, fails, or is not what it should be.
     """
     settle(world.device, config.precision)
     learner = Learner(config, data.side, data.num_classes, world)
@@ -109,13 +111,16 @@ def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float
     labels = data.train.labels[labelled.to(world.device)]
     randomness = random_stream(config.seed, "augment", epoch, world.device)
     recipes = augment.Recipe.of_both_views(config)
+    further = _further(learner, "augment", epoch)
     totals: dict[str, Tensor] = {}
     with closing(feed(requests, world.device, must_stream(data, world.device))) as images:
         for (*parts, of_probe), labels_L in zip(images, labels, strict=True):
             batch = torch.cat(parts)
             view1, view2 = (
-                augment.apply(
-                    batch, augment.draw(recipe, config.global_batch, randomness).rows(own)
+                further(
+                    augment.apply(
+                        batch, augment.draw(recipe, config.global_batch, randomness).rows(own)
+                    )
                 )
                 for recipe in recipes
             )
@@ -155,7 +160,10 @@ def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | 
     randomness = random_stream(config.seed, "evaluate", epoch, world.device)
     recipes = augment.Recipe.of_both_views(config)
     views = [augment.draw(recipe, len(val), randomness) for recipe in recipes]
-    view1, view2 = (encode(learner.encoder, data.val.images, world, view) for view in views)
+    further = _further(learner, "evaluate", epoch)
+    view1, view2 = (
+        encode(learner.encoder, data.val.images, world, view, further) for view in views
+    )
     return {
         "val_p_loss": val_p_loss,
         "val_p_acc": val_p_acc,
@@ -169,6 +177,13 @@ def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | 
         "uniformity": float(scores.uniformity(val)),
         "feature_std": spread,
     }
+
+
+def _further(learner: Learner, purpose: str, epoch: int) -> Callable[[Tensor], Tensor]:
+    """Return what a plug-in does to our rows of the views, with randomness of their own."""
+    name = f"{purpose} further, worker {learner.world.rank}"
+    generator = random_stream(learner.config.seed, name, epoch, learner.world.device)
+    return augmentation(learner.config, generator)
 
 
 def _after(rows: slice, offset: int) -> slice:

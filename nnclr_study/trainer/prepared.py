@@ -18,12 +18,11 @@ from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps
 
 from nnclr_study.errors import DataError
-from nnclr_study.trainer.sources import Original, Part, digits, key_of, open_original
+from nnclr_study.trainer.contracts import PARTS, Original, Part
+from nnclr_study.trainer.sources import digits, key_of, open_original
 
 CHUNK = 256
 """Images that a thread reads at a time."""
-
-PARTS = ("train", "test", "unlabelled")
 
 Progress = Callable[[str, int, int], None]
 """Told of a part's name, the images of it that are done, and all of them."""

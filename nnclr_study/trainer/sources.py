@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nnclr_study.errors import DataError
+from nnclr_study.study.plugins import is_plugin
+from nnclr_study.trainer.contracts import Original, Part
+from nnclr_study.trainer.plugins import dataset_key, open_dataset
 
 SYNTHETIC_COUNTS = {"unlabelled": 4_000, "train": 1_000, "test": 1_000}
 SYNTHETIC_CLASSES = 10
@@ -20,31 +23,16 @@ STL10_CLASSES = ["airplane", "bird", "car", "cat", "deer"]
 STL10_CLASSES += ["dog", "horse", "monkey", "ship", "truck"]
 
 
-class Part(NamedTuple):
-    """Images that belong together."""
-
-    length: int
-    read: Callable[[int], np.ndarray | Image.Image]
-    """Returns an image by its number: (H, W, 3) uint8, or as PIL opens it."""
-    labels: np.ndarray | None
-    """(length,) class numbers; None: unlabelled."""
-
-
-class Original(NamedTuple):
-    """A data set as it comes: parts `train`, `test` and, where there are any, `unlabelled`."""
-
-    classes: list[str]
-    parts: dict[str, Part]
-
-
 def key_of(name: str, folder: Path) -> str | None:
     """Return a text that follows the content of a data set; None: its original is not there.
 
     Of an archive the checksums that torchvision expects; of an image folder the path, size
-    and time of every file.
+    and time of every file; of a plug-in its version and what it says.
     """
     import torchvision.datasets as known
 
+    if is_plugin(name):
+        return dataset_key(name, folder)
     if name.startswith("folder:"):
         base = folder / name.removeprefix("folder:")
         return _fingerprint(base) if base.is_dir() else None
@@ -59,7 +47,10 @@ def open_original(name: str, folder: Path, image_size: int) -> Original:
 
     Raises:
         DataError: it cannot be had, or is not what it should be.
+        PluginError: its plug-in is missing, or not what it should be.
     """
+    if is_plugin(name):
+        return open_dataset(name, folder, image_size)
     if name.startswith("folder:"):
         return _image_folder(folder / name.removeprefix("folder:"))
     if name == "synthetic":

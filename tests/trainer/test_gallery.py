@@ -224,9 +224,11 @@ def run(trial, base, world=None, store=None):
     def report(told):
         assert "failed" not in told
         files = sorted(p.name for p in (base / "gallery").glob("*"))
-        there.append((told["row"]["epoch"], files))
+        there.append((json.loads(told["row"])["epoch"], files))
 
-    running._run({"trial_id": "t", "config": trial.model_dump()}, job, world or World(), report)
+    running._run(
+        {"trial_id": "t", "config": trial.model_dump_json()}, job, world or World(), report
+    )
     return there
 
 
