@@ -57,9 +57,9 @@ def part_at(part: str, recipe: str, strength: float) -> float:
     """Return a part of a recipe at a strength: off at 0, the recipe's own value at 1.
 
     In a straight line, beyond 1 too as far as a probability goes; the aspect, a ratio, as a
-    power.
+    power. A plug-in's recipe has no parts: all are off.
     """
-    off, own = OFF[part], RECIPES[recipe].get(part, OFF[part])
+    off, own = OFF[part], RECIPES.get(recipe, {}).get(part, OFF[part])
     value = own**strength if part == "crop_max_aspect" else off + strength * (own - off)
     if part.endswith("_prob"):
         value = min(value, 1.0)

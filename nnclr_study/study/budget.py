@@ -50,7 +50,7 @@ def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) ->
     last: dict[int, datetime] = {}
     for row in ended:
         last[row.session] = max(row.ended_at, last.get(row.session, row.ended_at))
-    lasted = (last[n] - call.started_at for n, call in enumerate(sessions) if n in last)
+    lasted = (last[call.number] - call.started_at for call in sessions if call.number in last)
     return Spent(
         trials=begun,
         hours=sum(max(0.0, span.total_seconds()) for span in lasted) / 3600,

@@ -4,26 +4,39 @@ import hashlib
 import json
 import re
 from difflib import get_close_matches
+from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nnclr_study.study.augmentation import following
+from nnclr_study.errors import UsageError
+from nnclr_study.study.augmentation import RECIPES, following
+from nnclr_study.study.plugins import NAME, PREFIX, installed, is_plugin
 
 FEATURES_PER_WIDTH = {"conv4": 1, "resnet18": 8, "resnet50": 32}
 IMAGE_SIZES = {"digits": 32, "synthetic": 32, "stl10": 96, "cifar10": 32, "cifar100": 32}
 """The side of each named data set's own images, in pixels; an image folder's have none."""
 FOLDER_IMAGE_SIZE = 224
+OWN = {
+    "dataset": tuple(IMAGE_SIZES),
+    "encoder": tuple(FEATURES_PER_WIDTH),
+    "aug_recipe": tuple(RECIPES),
+}
+"""What each knob that may name a plug-in has beside them."""
 
 
-def _known_dataset(name: str) -> str:
-    if name in IMAGE_SIZES or re.fullmatch(r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+def _known(knob: str, name: str) -> str:
+    folder = knob == "dataset"
+    if name in OWN[knob] or is_plugin(name) or (folder and re.fullmatch(f"folder:{NAME}", name)):
         return name
-    close = get_close_matches(name, IMAGE_SIZES, n=1)
-    hint = f'did you mean "{close[0]}"? ' if close else ""
+    names = {own: own for own in OWN[knob]}
+    names |= {plugin.entry.name: plugin.value for plugin in installed(knob)}
+    close = get_close_matches(name.removeprefix(PREFIX), names, n=1)
+    hint = f'did you mean "{names[close[0]]}"? ' if close else ""
+    folders = "folder:NAME for the image folder NAME, " if folder else ""
     raise ValueError(
-        f"{hint}use one of {', '.join(IMAGE_SIZES)}, or folder:NAME for the image folder NAME "
-        "(letters, digits, '.', '_' and '-', at most 100)"
+        f"{hint}use one of {', '.join(OWN[knob])}, {folders}or plugin:NAME for what an installed "
+        "package brings (letters, digits, '.', '_' and '-', at most 100)"
     )
 
 
@@ -37,8 +50,8 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    dataset: Annotated[str, AfterValidator(_known_dataset)] = Field(
-        "stl10", description="images: a data set by its name, or folder:NAME"
+    dataset: Annotated[str, AfterValidator(partial(_known, "dataset"))] = Field(
+        "stl10", description="images: a data set by its name, folder:NAME or plugin:NAME"
     )
     image_size: int = Field(
         default_factory=lambda known: IMAGE_SIZES.get(known["dataset"], FOLDER_IMAGE_SIZE),
@@ -55,18 +68,19 @@ class TrialConfig(BaseModel):
     labelled_batch_size: int = Field(
         25, ge=1, le=1_000_000, description="labelled images in a step; the online probe's batch"
     )
-    encoder: Literal["conv4", "resnet18", "resnet50"] = Field(
+    encoder: Annotated[str, AfterValidator(partial(_known, "encoder"))] = Field(
         "conv4", description="'conv4' is the Keras example's; ResNets as torchvision has them"
     )
     width: int = Field(
-        default_factory=lambda known: 128 if known["encoder"] == "conv4" else 64,
+        default_factory=lambda known: 64 if known["encoder"].startswith("resnet") else 128,
         ge=1,
         le=65_536,
-        description="channels of conv4, or of a ResNet's first stage; default: 128, or 64",
+        description="channels of conv4, or of a ResNet's first stage, or a plug-in's features; "
+        "default: 128, a ResNet's 64",
     )
     projector_depth: int = Field(2, ge=1, le=10, description="linear layers of the projector")
     projector_width: int = Field(
-        default_factory=lambda known: known["width"] * FEATURES_PER_WIDTH[known["encoder"]],
+        default_factory=lambda known: known["width"] * FEATURES_PER_WIDTH.get(known["encoder"], 1),
         ge=1,
         le=1_000_000,
         description="of the projector's hidden layers; default: as many as features",
@@ -102,7 +116,7 @@ class TrialConfig(BaseModel):
         description="of the weights whose projections are looked up and queued; left out: none",
     )
     temperature: float = Field(0.1, gt=0, le=100, description="divides the similarities")
-    aug_recipe: Literal["brightness", "simclr"] = Field(
+    aug_recipe: Annotated[str, AfterValidator(partial(_known, "aug_recipe"))] = Field(
         "brightness", description="augmentation; 'brightness' is the Keras example's"
     )
     aug_strength: float = Field(
@@ -276,7 +290,7 @@ class TrialConfig(BaseModel):
     @property
     def features(self) -> int:
         """Dimension of the encoder's output."""
-        return self.width * FEATURES_PER_WIDTH[self.encoder]
+        return self.width * FEATURES_PER_WIDTH.get(self.encoder, 1)
 
     @property
     def global_batch(self) -> int:
@@ -288,3 +302,19 @@ class TrialConfig(BaseModel):
         """Six hex digits that follow every knob of the config."""
         text = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def images_config(dataset: str, image_size: int | None = None) -> TrialConfig:
+    """Return a config that stands for images alone: no batch asks for more than there are.
+
+    Raises:
+        UsageError: there is no such data set, or the size is out of bounds.
+    """
+    size = {} if image_size is None else {"image_size": image_size}
+    one = {"batch_size": 1, "labelled_batch_size": 1, "queue_size": 0}
+    try:
+        return TrialConfig.model_validate({"dataset": dataset} | size | one)
+    except ValidationError as error:
+        rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        wrong = f"dataset {dataset!r}" if image_size is None else f"--image-size {image_size}"
+        raise UsageError(f"{wrong}: {rule}") from None

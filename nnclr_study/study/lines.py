@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -53,16 +53,24 @@ def read(path: Path, kind: type[Model]) -> Iterator[Model]:
     Raises:
         RunFolderError: the file cannot be read.
     """
-    return parsed(path, lambda line: known(kind, line))
+    return parsed(path, lambda line: known(kind, line), kind.model_fields)
 
 
-def parsed(path: Path, parse: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
-    """Yield what `parse` makes of every line, as `read`; it raises ValueError or KeyError."""
+def parsed(
+    path: Path, parse: Callable[[dict[str, Any]], Row], fields: Collection[str]
+) -> Iterator[Row]:
+    """Yield what `parse` makes of every line, as `read`; it raises ValueError or KeyError.
+
+    Other fields than these are named in the warning as well.
+    """
     foreign: list[str] = []
     count = 0
+    beyond: dict[str, None] = {}
     for number, text in _lines(path):
         try:
-            yield parse(_object(text))
+            line = _object(text)
+            yield parse(line)
+            beyond |= dict.fromkeys(name for name in line if name not in fields)
         except (ValueError, KeyError, RecursionError) as error:
             count += 1
             if count <= NAMED:
@@ -73,6 +81,20 @@ def parsed(path: Path, parse: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
         warnings.warn(
             RunFolderWarning(f"{said}{more}\n(set aside; the rest is used)"), stacklevel=2
         )
+    if beyond:
+        more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
+        said = ", ".join(shown(name) for name in list(beyond)[:NAMED])
+        warnings.warn(
+            RunFolderWarning(
+                f"{path} has fields of another version: {said}{more} (set aside; the rest is used)"
+            ),
+            stacklevel=2,
+        )
+
+
+def count(path: Path) -> int:
+    """Return how many complete lines a file has, rows or not."""
+    return sum(1 for _ in _lines(path))
 
 
 def known(kind: type[Model], line: dict[str, Any]) -> Model:

@@ -3,10 +3,13 @@
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nnclr_study
+from nnclr_study.study.plugins import Named
+from nnclr_study.study.plugins import versions as plugin_versions
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
@@ -35,7 +38,7 @@ def masked(text: str, url: str = "") -> str:
     return text
 
 
-def versions() -> dict[str, str]:
+def versions(plugins: Iterable[Named] = ()) -> dict[str, str]:
     """Return the versions that a trial's numbers may depend on, without importing them."""
     found = {"nnclr-study": nnclr_study.__version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -43,7 +46,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return found | plugin_versions(plugins)
 
 
 def machine() -> str:

@@ -83,7 +83,7 @@ class TrialRow(BaseModel):
     host: str | None = None
     device: str | None = None
     session: int = Field(ge=0)
-    """Which line of sessions.jsonl the trial ended in, from 0."""
+    """The number of the session in which the trial ended."""
     started_at: AwareDatetime | None = None
     """In that session; a resumed trial began in an earlier one."""
     ended_at: AwareDatetime
@@ -126,6 +126,8 @@ class Session(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    number: int = Field(0, ge=0)
+    """Its line in sessions.jsonl, from 0: rows name it so."""
     started_at: AwareDatetime
     command: str
     versions: dict[str, str]

@@ -10,6 +10,7 @@ checkpoints/    one file a trial: its last epoch
 gallery/        two files a trial: what its queue retrieves at the end
 optuna.journal  every trial as optuna-dashboard shows it
 tensorboard/    every trial as TensorBoard shows it
+wandb/          Weights & Biases' own files, where `run` was asked for it
 ray/            Ray's own files, of use to Ray alone
 report/         the page, built from the rows
 lock            held while a `run` or `evaluate` is at work
@@ -19,7 +20,7 @@ import fcntl
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.errors import RunFolderError, RunFolderWarning, UsageError
 from nnclr_study.study import lines
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
@@ -118,6 +119,20 @@ class RunFolder:
             warnings.warn(RunFolderWarning(said), stacklevel=2)
         return list(trials.values())
 
+    def trial(self, begins: str) -> Trial:
+        """Return the one known trial whose id begins so.
+
+        Raises:
+            UsageError: none does, or several.
+        """
+        found = [trial for trial in self.planned() if trial.id.startswith(begins)]
+        if len(found) != 1:
+            wrong = "is the beginning of several" if found else "is no trial of this study"
+            raise UsageError(
+                f"{begins!r} {wrong}; `nnclr-study status {self.path} --json` prints their ids"
+            )
+        return found[0]
+
     def todo(self, study: Study, retry_failed: bool = False) -> list[Trial]:
         """Return the known trials that have not ended, and on request those that failed."""
         ended = self.trials()
@@ -170,8 +185,10 @@ class RunFolder:
 
     def append_session(self, session: Session) -> int:
         """Record a call of `run`; return its number, from 0."""
-        lines.append(self.path / "sessions.jsonl", session.model_dump(mode="json"))
-        return len(self.sessions()) - 1
+        path = self.path / "sessions.jsonl"
+        number = lines.count(path)
+        lines.append(path, session.model_dump(mode="json") | {"number": number})
+        return number
 
     def append_suggestion(self, row: Suggestion) -> None:
         """Record a trial of a search before it begins."""
@@ -200,7 +217,7 @@ class RunFolder:
 
     def sessions(self) -> list[Session]:
         """Return every call of `run`, the first one first."""
-        return list(lines.read(self.path / "sessions.jsonl", Session))
+        return numbered(lines.read(self.path / "sessions.jsonl", Session))
 
     def epochs(self) -> dict[str, list[EpochRow]]:
         """Return the epochs of every trial in order."""
@@ -220,6 +237,7 @@ class RunFolder:
         return lines.parsed(
             self.path / "epochs.jsonl",
             lambda line: (str(line["trial_id"]), lines.known(EpochRow, line)),
+            {"trial_id", *EpochRow.model_fields},
         )
 
     def trials(self) -> dict[str, TrialRow]:
@@ -231,6 +249,14 @@ class RunFolder:
 def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     """Return the file of a folder of checkpoints that holds a trial's last epoch."""
     return checkpoints / f"{trial_id}.safetensors"
+
+
+def numbered(sessions: Iterable[Session]) -> list[Session]:
+    """Return sessions each with a number; those of older versions are counted."""
+    return [
+        one if "number" in one.model_fields_set else one.model_copy(update={"number": place})
+        for place, one in enumerate(sessions)
+    ]
 
 
 @contextmanager

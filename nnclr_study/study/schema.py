@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nnclr_study.study.config import IMAGE_SIZES, TrialConfig
+from nnclr_study.study.config import OWN, TrialConfig
+from nnclr_study.study.plugins import NAME
 from nnclr_study.study.search import OBJECTIVES, SearchTable
 from nnclr_study.study.tables import BudgetTable, ConfirmationTable, ReferenceTable, StudyTable
 
@@ -60,8 +61,10 @@ def _knobs() -> dict[str, dict[str, Any]]:
     """Return what each knob may be; a seed is none, as it belongs in `[study]`."""
     knobs = _keys(TrialConfig)
     del knobs["seed"]
-    folder = {"pattern": "^folder:[A-Za-z0-9][A-Za-z0-9._-]*$"}
-    knobs["dataset"] |= {"anyOf": [{"enum": list(IMAGE_SIZES)}, folder]}
+    for knob, own in OWN.items():
+        kinds = "(folder|plugin)" if knob == "dataset" else "plugin"
+        # Any plug-in's name: the schema is the same wherever it is written.
+        knobs[knob] |= {"anyOf": [{"enum": list(own)}, {"pattern": f"^{kinds}:{NAME}$"}]}
     return knobs
 
 

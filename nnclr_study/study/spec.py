@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.checks import find_problems
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plugins import GROUPS, Named, is_plugin
 from nnclr_study.study.rules import repeats
 from nnclr_study.study.search import Search, Value, read_search
 from nnclr_study.study.tables import BudgetTable as BudgetTable
@@ -60,6 +61,21 @@ class Study:
         return list(
             dict.fromkeys([*self.grid, *(knob for point in self.points for knob in point)])
         )
+
+    @cached_property
+    def plugins(self) -> list[Named]:
+        """The plug-ins that its knobs name."""
+        space = self.search.space if self.search else {}
+        named = [
+            (knob, value) for point in [self.fixed, *self.points] for knob, value in point.items()
+        ]
+        named += [(knob, value) for knob, values in self.grid.items() for value in values]
+        named += [(knob, value) for knob, axis in space.items() for value in axis.choices]
+        return [
+            (knob, str(value))
+            for knob, value in dict.fromkeys(named)
+            if knob in GROUPS and is_plugin(value)
+        ]
 
 
 def load_study(path: Path) -> Study:

@@ -1,5 +1,6 @@
 """A study run through a Ray client (`ray://`): on the cluster, and told of here."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,14 @@ import ray
 from ray.exceptions import RayError
 
 from nnclr_study.sweep.cluster import joined
+
+STUDY = """
+import json, sys
+sys.argv = ["nnclr-study", *json.load(sys.stdin)]
+from nnclr_study.cli import main
+sys.exit(main())
+"""
+"""Takes its words from stdin: they may hold passwords, and everybody reads command lines."""
 
 
 def run_there(address: str, text: str, flags: Sequence[str]) -> int:
@@ -47,8 +56,11 @@ def _run(text: str, flags: list[str]) -> int:
         file = Path(folder) / "study.toml"
         file.write_text(text, encoding="utf-8")
         words = ["run", str(file), *flags, "--address", address]
-        study = subprocess.Popen([sys.executable, "-m", "nnclr_study.cli", *words])
+        study = subprocess.Popen([sys.executable, "-c", STUDY], stdin=subprocess.PIPE, text=True)
         try:
+            assert study.stdin is not None
+            with study.stdin as said:
+                json.dump(words, said)
             return study.wait()
         except KeyboardInterrupt:
             study.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 """The Ray cluster of a study: joined, or started on this machine, and what it has."""
 
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,11 +48,18 @@ def _not_joined(address: str | None, error: Exception) -> str:
             "files in /tmp/ray: make both writable, or, where nobody else reaches this machine, "
             "do without the token (RAY_AUTH_MODE=disabled)"
         )
+    found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", str(error))
+    if len(found) == 2:
+        (their_ray, their_python), (our_ray, our_python) = found
+        return (
+            f"the cluster at {address} has Ray {their_ray} and Python {their_python}, and this is "
+            f"Ray {our_ray} and Python {our_python}; call nnclr-study from an environment with "
+            "the cluster's versions, or start the cluster from this one"
+        )
     return (
         f"no Ray cluster at {address}: {error}; start one with `ray start --head`, name it with "
-        "--address, or leave --address out to use this machine alone. Where there is one, it "
-        f"must be of this Ray ({ray.__version__}) and this Python, and RAY_AUTH_MODE and "
-        "RAY_AUTH_TOKEN_PATH must be as on its nodes"
+        "--address, or leave --address out to use this machine alone. Where there is one, "
+        "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be as on its nodes"
     )
 
 

@@ -162,8 +162,55 @@ def test_thousands_of_foreign_lines_are_a_few_of_warning(made, tmp_path, capsys)
 def test_a_field_of_a_later_version_does_not_cost_the_row(tmp_path):
     folder = RunFolder.create(tmp_path / "run").keep(parse_study(GOOD, "good.toml"))
     row = {"trial_id": "a"} | epoch(1).model_dump() | {"new_score": {"deep": [1]}}
-    (folder.path / "epochs.jsonl").write_text(json.dumps(row) + "\n")
-    assert folder.epochs() == {"a": [epoch(1)]}
+    (folder.path / "epochs.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    with pytest.warns(RunFolderWarning, match="fields of another version: 'new_score' ") as told:
+        assert folder.epochs() == {"a": [epoch(1)]}
+    assert len(told) == 1
+
+
+def test_many_fields_of_another_version_are_a_line_of_warning(made, tmp_path, capsys):
+    files = dict(made[0])
+    first, *rest = files["trials.jsonl"].splitlines(keepends=True)
+    strange = {f"{'x' * 500}\x1b[31m{number}": number for number in range(1_000)}
+    first = json.dumps(json.loads(first) | strange).encode() + b"\n"
+    files["trials.jsonl"] = b"".join([first, *rest])
+    code, counts, complaint = told(laid_out(files, tmp_path / "run"), capsys)
+    assert (code, counts["finished"]) == (0, 1)
+    assert "and 997 more (set aside; the rest is used)" in complaint
+    assert len(complaint) < 1_000
+    assert "\x1b" not in complaint
+
+
+def test_our_own_rows_have_no_fields_of_another_version(made, tmp_path, capsys):
+    for number, files in enumerate(made):
+        _, _, complaint = told(laid_out(files, tmp_path / f"run{number}"), capsys)
+        assert complaint == ""
+
+
+def test_a_foreign_line_shifts_no_session_s_number(tmp_path):
+    folder = RunFolder.create(tmp_path / "run").keep(parse_study(GOOD, "good.toml"))
+    first, third = (session().model_copy(update={"command": c}) for c in ("first", "third"))
+    assert folder.append_session(first) == 0
+    with (folder.path / "sessions.jsonl").open("a") as file:
+        file.write("rubbish\n")
+    assert folder.append_session(third) == 2
+    with pytest.warns(RunFolderWarning, match="line 2, is no row"):
+        assert [(s.number, s.command) for s in folder.sessions()] == [(0, "first"), (2, "third")]
+    trial = plan_trials(folder.study())[0]
+    row = ended(trial).model_copy(
+        update={"session": 2, "ended_at": third.started_at + timedelta(hours=3)}
+    )
+    with pytest.warns(RunFolderWarning):
+        found = spent(1, [row], folder.sessions())
+    assert found.hours == pytest.approx(3)
+
+
+def test_sessions_of_an_older_version_are_counted(tmp_path):
+    folder = RunFolder.create(tmp_path / "run").keep(parse_study(GOOD, "good.toml"))
+    lines = [session().model_dump(mode="json", exclude={"number"}) for _ in range(3)]
+    (folder.path / "sessions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert folder.append_session(session()) == 3
+    assert [each.number for each in folder.sessions()] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +286,7 @@ def test_a_suggestion_that_fits_no_trial_is_set_aside(tmp_path, capsys):
 def test_a_clock_that_was_set_back_gives_no_time_back():
     trial = plan_trials(parse_study(GOOD, "good.toml"))[0]
     started = datetime(2026, 1, 1, tzinfo=UTC)
-    calls = [session().model_copy(update={"started_at": started}) for _ in range(2)]
+    calls = [session().model_copy(update={"number": n, "started_at": started}) for n in range(2)]
     rows = [
         ended(trial).model_copy(
             update={"session": n, "ended_at": started + timedelta(hours=hours)}

