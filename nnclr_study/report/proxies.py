@@ -39,8 +39,8 @@ def proxies(tables: Tables) -> dict[str, Any] | None:
     interval of that difference paired by seed. None below `MIN_RANKED` conditions with a
     finished trial.
     """
-    last = tables.epochs.groupby("trial_id").tail(1).set_index("trial_id")
     finished = tables.trials.dropna(subset="test_probe_top1").set_index("trial_id")
+    last = tables.epochs.groupby("trial_id").tail(1).set_index("trial_id").reindex(finished.index)
     accuracy = finished["test_probe_top1"].groupby(finished["arm"]).mean()
     if len(accuracy) < MIN_RANKED:
         return None
@@ -50,7 +50,7 @@ def proxies(tables: Tables) -> dict[str, Any] | None:
     best = _largest(accuracy)
     scores = []
     for name, higher in HIGHER_IS_BETTER.items():
-        turned = last.loc[finished.index, name].astype(float) * (1 if higher else -1)
+        turned = last[name].astype(float) * (1 if higher else -1)
         if turned.isna().any():
             continue
         means = turned.groupby(finished["arm"]).mean()

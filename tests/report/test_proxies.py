@@ -127,6 +127,10 @@ def test_the_page_says_which_score_could_choose(tables):
     assert len(within.x) == len(section.data)
 
 
+def test_a_trial_whose_epochs_are_lost_has_no_score(tables):
+    assert proxies(replace(tables, epochs=tables.epochs.iloc[:0]))["scores"] == []
+
+
 def test_a_running_study_ranks_nothing_yet(tmp_path):
     running = {f"q{size}": [0.5, 0.6] for size in SIZES} | {"q0": [0.5, 2]}
     assert analyse(load(run_of(tmp_path, **running)))["proxies"] is None
