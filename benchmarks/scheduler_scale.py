@@ -25,6 +25,7 @@ driver's own 9 % of one core; what is left of the recorder's time is waiting for
 
 import argparse
 import io
+import json
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
@@ -70,13 +71,13 @@ def nothing(params: dict[str, Any]) -> None:
         tune.report(told)
 
 
-def reports(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def reports(config: str) -> Iterator[dict[str, Any]]:
     """Yield what a trial says of each epoch."""
     numbers = ("c_loss", "c_acc", "r_acc", "p_loss", "p_acc", "val_p_loss", "val_p_acc")
-    for epoch in range(1, config["epochs"] + 1):
+    for epoch in range(1, EPOCHS + 1):
         row = dict.fromkeys(numbers, 0.5) | {"epoch": epoch, "val_probe_top1": 0.5}
         row |= {"test_probe_top1": 0.5, "train_seconds": 0.0, "seconds": 0.0}
-        yield {"row": row, "ran": config}
+        yield {"row": json.dumps(row), "ran": config}
 
 
 class Clock:
@@ -109,7 +110,7 @@ def alone(count: int) -> float:
     trials = plan_trials(study)
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder.create(Path(path) / "scale").keep(study)
-        session = engine._session(place(Demand("in-process"), [node()]), [node()])
+        session = engine._session(study, place(Demand("in-process"), [node()]), [node()])
         folder.append_session(session)
         progress = Progress(Console(file=io.StringIO()), study, folder, trials)
         recorder = Recorder(study, folder, [], session, Mirror(study, folder), progress)
@@ -119,7 +120,7 @@ def alone(count: int) -> float:
             recorder.begin(trial)
             recorder.budget_reached()
             recorder.on_trial_start(trial=heard)
-            for told in reports(trial.config.model_dump()):
+            for told in reports(trial.config.model_dump_json()):
                 recorder.on_trial_result(trial=heard, result=told)
             recorder.on_trial_complete(trial=heard)
         return perf_counter() - started
@@ -132,7 +133,7 @@ def measure(count: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder.create(Path(path) / "scale").keep(study)
         placement = place(Demand("in-process", gpus_per_trial=1), [node()])
-        session = engine._session(placement, [node()])
+        session = engine._session(study, placement, [node()])
         folder.append_session(session)
         progress = Progress(Console(file=io.StringIO()), study, folder, trials)
         recorder = Recorder(study, folder, [], session, Mirror(study, folder), progress)

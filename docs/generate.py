@@ -13,7 +13,7 @@ import typer
 
 import nnclr_study
 from nnclr_study.cli import app
-from nnclr_study.study.config import IMAGE_SIZES, TrialConfig
+from nnclr_study.study.config import OWN, TrialConfig
 from nnclr_study.study.schema import FILE, schema_text, study_schema
 
 DOCS = Path(__file__).parent
@@ -64,8 +64,9 @@ def commands() -> str:
 
 
 def _kind(name: str, rule: dict[str, Any]) -> str:
-    if name == "dataset":
-        return ", ".join(f"`{value}`" for value in [*IMAGE_SIZES, "folder:NAME"])
+    if name in OWN:
+        folder = ["folder:NAME"] if name == "dataset" else []
+        return ", ".join(f"`{value}`" for value in [*OWN[name], *folder, "plugin:NAME"])
     if "enum" in rule:
         return ", ".join(f"`{value}`" for value in rule["enum"])
     if rule["type"] != "integer" and rule["type"] != "number":

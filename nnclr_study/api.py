@@ -6,7 +6,7 @@
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -74,10 +74,10 @@ class Run:
         return {**analysis["arms"][place], "trial_ids": own["trial_id"].tolist()}
 
     def figures(self) -> "dict[str, go.Figure]":
-        """Return the figures of the page, each by the name of its section."""
-        from nnclr_study.report.static import figures_of
+        """Return the figures of the page by section: light, on white, 720 pixels wide."""
+        from nnclr_study.report.static import figures_of, printed
 
-        return figures_of(self.path)
+        return {name: printed(figure) for name, figure in figures_of(self.path).items()}
 
     def _tables(self) -> "Tables":
         from nnclr_study.report.evidence import load_any
@@ -119,6 +119,7 @@ def run(
     max_concurrent: int | None = None,
     retry_failed: bool = False,
     optuna_storage: str | None = None,
+    tracker: Sequence[str] = (),
 ) -> Run:
     """Run the trials of a study that have not ended and build its report, as the command does.
 
@@ -136,6 +137,7 @@ def run(
         max_concurrent: most trials at a time; None: all that fit.
         retry_failed: also run trials that failed before.
         optuna_storage: SQLAlchemy URL; None: a file in the run folder.
+        tracker: those that hear of all rows too: `mlflow:URI`, `wandb:PROJECT`.
 
     Raises:
         StudyError: whatever the command would end with; the text says what to do.
@@ -163,6 +165,7 @@ def run(
     }
     named = path / "study.toml" if isinstance(study, Study) else study
     flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    flags += [f"--tracker={word}" for word in tracker]
     with (
         tempfile.TemporaryDirectory() as home,
         _as_command("run", str(named), *flags, *["--retry-failed"] * retry_failed),
@@ -181,6 +184,7 @@ def run(
             max_concurrent,
             retry_failed,
             optuna_storage,
+            list(tracker),
         )
     return Run(path)
 
@@ -233,15 +237,14 @@ def load_encoder(source: Run | str | Path, trial_id: str | None = None) -> "nn.M
     shapes and uint8 raise ValueError. A ResNet's weights have torchvision's names.
 
     Args:
-        source: a run with `trial_id`, or the file of a checkpoint.
+        source: a run with `trial_id`, the folder of an export, or the file of a checkpoint.
         trial_id: as `Run.trials()` names it.
 
     Raises:
         UsageError: the run has no such trial, or the source does not say which trial.
-        RunFolderError: the trial has no checkpoint, or it is not one of ours.
+        RunFolderError: the trial has no checkpoint, or what is there is not one of ours.
     """
-    from nnclr_study.trainer import checkpoint
-    from nnclr_study.trainer.encoder import build_encoder
+    from nnclr_study.trainer import checkpoint, exports
 
     path = _path(source)
     if trial_id is not None:
@@ -249,21 +252,24 @@ def load_encoder(source: Run | str | Path, trial_id: str | None = None) -> "nn.M
         if trial_id not in {trial.id for trial in folder.planned()}:
             raise UsageError(f"{path} has no trial {trial_id!r}; Run.trials() names them")
         path = folder.checkpoint(trial_id)
+    if exports.is_export(path):
+        config, tensors, *_ = exports.read(path)
     elif path.is_dir():
-        raise UsageError(f"{path} is a folder: say which trial_id, or name a checkpoint's file")
-    snapshot = checkpoint.load(path)
-    if snapshot is None:
-        raise RunFolderError(f"{path} is not there: the trial has not begun, or lies elsewhere")
-    size = snapshot.config.image_size
-    encoder = build_encoder(snapshot.config, size)
-    prefix = "encoder/"
-    tensors = snapshot.tensors.items()
-    encoder.load_state_dict(
-        {name.removeprefix(prefix): t for name, t in tensors if name.startswith(prefix)}
-    )
+        raise UsageError(
+            f"{path} is a folder and no export: say which trial_id, or name a checkpoint's file"
+        )
+    else:
+        snapshot = checkpoint.load(path)
+        if snapshot is None:
+            raise RunFolderError(
+                f"{path} is not there: the trial has not begun, or lies elsewhere"
+            )
+        config, tensors = snapshot.config, checkpoint.encoder_state(snapshot)
+    encoder = exports.rebuilt(config, tensors, path)
+    size = config.image_size
     encoder.image_size = size  # type: ignore[assignment]
     encoder.register_forward_pre_hook(partial(_check_images, size))
-    return encoder.eval()
+    return encoder
 
 
 def _check_images(size: int, _module: "nn.Module", given: "tuple[Tensor, ...]") -> None:

@@ -1,6 +1,8 @@
 """The command line: one thin function a command, and the one place that prints errors."""
 
+import inspect
 import json
+import re
 import signal
 import sys
 import warnings
@@ -17,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import nnclr_study
-from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyError, UsageError
+from nnclr_study.errors import RunFolderWarning, StudyError, UsageError
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
@@ -32,7 +34,9 @@ app = typer.Typer(
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-StudyFile = Annotated[Path, typer.Argument(help="Study file, as search_spaces/quickstart.toml")]
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Study file, as search_spaces/quickstart.toml")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of data sets: STL-10's is here")]
 
@@ -81,11 +85,13 @@ def plan(
     """
     from nnclr_study.study.forecast import extremes, forecast, recorded
     from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
     from nnclr_study.tell import forecast_lines, headline, space_table, trials_table
 
     study = load_study(file)
+    require(study.plugins, file)
     trials = [] if study.search else plan_trials(study)
     paces = recorded(RunFolder.open(like)) if like else []
     if probe:
@@ -120,7 +126,7 @@ def run(
         str,
         typer.Option(
             help="Folder of run folders; this study's is STORAGE/NAME. Or s3://BUCKET/FOLDER, "
-            "with a working copy in runs"
+            "with a working copy in runs",
         ),
     ] = "runs",
     data: DataFolder = Path("data"),
@@ -149,6 +155,10 @@ def run(
         str | None,
         typer.Option(help="SQLAlchemy URL; default: the file optuna.journal in the run folder"),
     ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="Hears of all rows too: mlflow:URI or wandb:PROJECT; repeatable"),
+    ] = None,
 ) -> None:
     """Run the trials of a study that have not ended, then build its report.
 
@@ -157,6 +167,7 @@ def run(
     Example: nnclr-study run search_spaces/quickstart.toml
     """
     from nnclr_study.study.budget import spent_by
+    from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
 
@@ -175,8 +186,10 @@ def run(
             "--optuna-storage": optuna_storage,
         }
         flags = [f"{name}={value}" for name, value in given.items() if value is not None]
+        flags += [f"--tracker={word}" for word in tracker or []]
         retry = ["--retry-failed"] if retry_failed else []
         raise typer.Exit(run_there(address, study.text, [*flags, *retry]))
+    require(study.plugins, file)
     store = None
     if "://" in storage:
         from nnclr_study.sweep.store import Store
@@ -195,7 +208,7 @@ def run(
             from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
-            how = How(demand, data, address, optuna_storage, store)
+            how = How(demand, data, address, optuna_storage, tracker or (), store)
             send = partial(store.push, folder.path) if store else lambda: None
             run_study(study, folder, todo, how, out, Interim(folder.path, send))
         known, ended = folder.planned(study), folder.trials()
@@ -363,7 +376,8 @@ def confirm(
     from nnclr_study.study.plan import plan_trials
     from nnclr_study.study.run_folder import RunFolder
 
-    study = confirmation(RunFolder.open(run_folder), best, seeds)
+    folder = RunFolder.open(run_folder)
+    study = confirmation(folder, best, seeds)
     path = output or Path(f"{study.name}.toml")
     if path.exists() and path.read_text(encoding="utf-8") != study.text:
         raise UsageError(f"{path} is there already; move it away, or name another with --output")
@@ -372,6 +386,8 @@ def confirm(
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     out.print(f"{len(plan_trials(study))} trials: {best + 1} conditions x {seeds} seeds")
+    if left := len(folder.todo(folder.study())):
+        out.print(f"{left} trials of {folder.path} have not ended: its best may change yet")
     out.print(f"next: nnclr-study run {path}")
 
 
@@ -386,9 +402,11 @@ def trial(
     Example: nnclr-study trial search_spaces/quickstart.toml queue_size-0_s1_1a2b3c
     """
     from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.plugins import require
     from nnclr_study.study.spec import load_study
 
     study = load_study(file)
+    require(study.plugins, file)
     if study.search:
         raise UsageError(f"{file} is a search, which names its trials as it goes; `run` it")
     trials = {planned.id: planned for planned in plan_trials(study)}
@@ -409,89 +427,121 @@ def trial(
 
 
 @app.command()
-def evaluate(
+def export(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
-    trial_id: Annotated[str, typer.Argument(metavar="TRIAL", help="Its id, or how it begins")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder: a new one, or an earlier export's")
+    ],
+    trial_id: Annotated[
+        str | None,
+        typer.Argument(metavar="TRIAL", help="Its id, or how it begins; default: see above"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trial's encoder as files that other programs read, with a card that describes it.
+
+    These are encoder.safetensors, encoder.onnx (where the extra is installed), preprocessing.json,
+    config.json and README.md. Unless TRIAL is named, it is of the condition with the highest mean
+    the finished trial with the lowest seed: the one that scored best would flatter the condition.
+
+    Example: nnclr-study export runs/quickstart -o quickstart_encoder
+    """
+    from nnclr_study.export import export as export_trial
+
+    written = export_trial(run_folder, trial_id, output)
+    if as_json:
+        _print_json(written._asdict() | {"path": str(output)})
+        return
+    out.print(f"{written.trial_id}, after epoch {written.epoch}")
+    if written.no_onnx:
+        out.print(f"encoder.onnx is left out: {written.no_onnx}")
+    out.print(f"export: {output}, described in {output / 'README.md'}")
+
+
+@app.command()
+def evaluate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run, as runs/quickstart; an export; or a .safetensors file"
+        ),
+    ],
+    trial_id: Annotated[
+        str | None, typer.Argument(metavar="TRIAL", help="Of a run: its id, or how it begins")
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(help="linear, knn, or finetune-P and supervised-P for P of 1, 10, 100 %"),
     ] = None,
     data: DataFolder = Path("data"),
+    dataset: Annotated[
+        str | None, typer.Option(help="Of a file; of an export, instead of its own")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of a file: side in pixels; default: as of `data`")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option(help="Of a file: what it expects: none, imagenet, or MEAN/STD")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a trial's encoder by further protocols; all of them, unless some are named.
+    """Score an encoder by further protocols; all of them, unless some are named.
 
     linear and knn take its frozen features. finetune-P trains it on, with P % of the labels;
     supervised-P trains an encoder that was never pretrained in the same way, which fine-tuning
-    has to beat. Everything is chosen on val. What was scored before is not scored again.
+    has to beat. Everything is chosen on val. What was scored before of a run is not scored again.
+
+    SOURCE may be weights that others published, a ResNet with torchvision's names in a safetensors
+    file: --dataset and --normalise then say which images it gets.
 
     Example: nnclr-study evaluate runs/quickstart queue_size-100_s1 --protocol finetune-10
     """
-    from datetime import UTC, datetime
-    from time import monotonic
-
-    from nnclr_study.study.rows import EvaluationRow
-    from nnclr_study.study.run_folder import RunFolder
-
-    folder = RunFolder.open(run_folder)
-    known = [planned.id for planned in folder.planned()]
-    found = [known_id for known_id in known if known_id.startswith(trial_id)]
-    if len(found) != 1:
-        wrong = "is the beginning of several" if found else "is no trial of this study"
+    given = {"--dataset": dataset, "--image-size": image_size, "--normalise": normalise}
+    asked = [flag for flag, value in given.items() if value is not None]
+    is_file = source.is_file() or (bool(source.suffix) and not source.exists() and not trial_id)
+    is_export = (source / "encoder.safetensors").is_file()
+    if trial_id is not None and (is_file or is_export):
+        raise UsageError(f"{source} is no run folder, so that it has no trial {trial_id!r}")
+    if is_file and dataset is None:
+        raise UsageError(f"{source} does not say which images it is for: name some by --dataset")
+    if is_export and set(asked) - {"--dataset"}:
+        raise UsageError(f"{source} says itself what its encoder expects: leave out {asked[-1]}")
+    if not (is_file or is_export) and asked:
         raise UsageError(
-            f"{trial_id!r} {wrong}; `nnclr-study plan {folder.study_file}` prints the ids"
+            f"{asked[0]}: a run's trials are scored on their own images; `export` one, and "
+            "evaluate that"
         )
+    if not (is_file or is_export) and trial_id is None:
+        raise UsageError(f"{source} may have many trials: name one of them after it")
 
-    from nnclr_study.trainer import checkpoint
-    from nnclr_study.trainer.data import load_dataset
-    from nnclr_study.trainer.protocols import PROTOCOLS, score
-    from nnclr_study.trainer.world import World
+    from nnclr_study.evaluation import of_export, of_file, of_trial
+    from nnclr_study.study.config import images_config
 
-    wanted = list(dict.fromkeys(protocol or PROTOCOLS))
-    if unknown := [name for name in wanted if name not in PROTOCOLS]:
-        raise UsageError(f"--protocol {unknown[0]}: use one of {', '.join(PROTOCOLS)}")
-    snapshot = checkpoint.load(folder.checkpoint(found[0]))
-    if snapshot is None:
-        raise RunFolderError(f"{found[0]} has no checkpoint: it has not begun; `run` it first")
-    epoch, config = len(snapshot.rows), snapshot.config
-    images, world = None, World.alone()
-    with folder.lock():
-        done = folder.evaluations()
-        out_of = "" if epoch == config.epochs else f" of {config.epochs}: it has not finished"
-        if not as_json:
-            out.print(f"{found[0]}, after epoch {epoch}{out_of}")
-        for name in wanted:
-            row = done.get((found[0], name, epoch))
-            before = row is not None
-            if row is None:
-                images = images or load_dataset(config, data)
-                started = monotonic()
-                scored = score(name, snapshot, images, world)
-                row = EvaluationRow(
-                    trial_id=found[0],
-                    protocol=name,
-                    epoch=epoch,
-                    **scored._asdict(),
-                    seconds=monotonic() - started,
-                    device=str(world.device),
-                    ended_at=datetime.now(UTC),
-                )
-                folder.append_evaluation(row)
-                done[found[0], name, epoch] = row
-            if as_json:
-                _print_json(row.model_dump(mode="json"))
-                continue
-            kind, _, percent = name.partition("-")
-            baseline = done.get((found[0], f"supervised-{percent}", epoch))
-            gain = ""
-            if kind == "finetune" and baseline:
-                points = 100 * (row.test_top1 - baseline.test_top1)
-                gain = f"  {points:+.1f} points on test over never pretrained"
-            took = "scored before" if before else f"{row.seconds:.0f} s"
-            out.print(
-                f"{name:<14} {row.labels:>7,} labels  val {row.val_top1:6.1%}  "
-                f"test {row.test_top1:6.1%}  {took}{gain}"
-            )
+    wanted = protocol or []
+    if is_file:
+        assert dataset is not None
+        images = images_config(dataset, image_size)
+        about, results = of_file(source, images, normalise, wanted, data)
+    elif is_export:
+        about, results = of_export(source, dataset, wanted, data)
+    else:
+        assert trial_id is not None
+        about, results = of_trial(source, trial_id, wanted, data)
+    if not as_json:
+        out.print(about)
+    for told, before, supervised in results:
+        if as_json:
+            _print_json(told)
+            continue
+        gain = ""
+        if supervised is not None:
+            points = 100 * (told["test_top1"] - supervised)
+            gain = f"  {points:+.1f} points on test over never pretrained"
+        took = "scored before" if before else f"{told['seconds']:.0f} s"
+        out.print(
+            f"{told['protocol']:<14} {told['labels']:>7,} labels  val {told['val_top1']:6.1%}  "
+            f"test {told['test_top1']:6.1%}  {took}{gain}"
+        )
 
 
 @app.command(name="data")
@@ -509,22 +559,14 @@ def prepare_data(
     """Prepare a data set for all trials to come, and show what is in it.
 
     `run` does so by itself; here it can be looked at first. NAME is digits, synthetic, stl10,
-    cifar10, cifar100, or folder:NAME for the image folder NAME: train/CLASS/*, test/CLASS/*
-    and, if there are any, unlabelled/*.
+    cifar10, cifar100, folder:NAME for the image folder NAME: train/CLASS/*, test/CLASS/* and, if
+    there are any, unlabelled/*; or plugin:NAME for what an installed package brings.
 
     Example: nnclr-study data folder:birds --from /photos
     """
-    from pydantic import ValidationError
+    from nnclr_study.study.config import images_config
 
-    from nnclr_study.study.config import TrialConfig
-
-    size = {} if image_size is None else {"image_size": image_size}
-    try:
-        config = TrialConfig.model_validate({"dataset": name} | size)
-    except ValidationError as error:
-        rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        wrong = f"dataset {name!r}" if image_size is None else f"--image-size {image_size}"
-        raise UsageError(f"{wrong}: {rule}") from None
+    config = images_config(name, image_size)
 
     from nnclr_study.trainer.contact_sheet import contact_sheet
     from nnclr_study.trainer.prepared import prepare
@@ -584,13 +626,35 @@ def doctor(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a study file, which editors check and complete one by.
+    """Print the JSON Schema of study files, which editors read to complete and check them.
 
     Example: nnclr-study schema > study_schema.json
     """
     from nnclr_study.study.schema import schema_text
 
     sys.stdout.write(schema_text())
+
+
+@app.command()
+def example(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="As quickstart; default: list them")
+    ] = None,
+) -> None:
+    """Print a study file to start from, or the names of all that come with the package.
+
+    Example: nnclr-study example quickstart > quickstart.toml
+    """
+    from nnclr_study.study.examples import example_names, example_text
+    from nnclr_study.study.spec import parse_study
+
+    if name is not None:
+        sys.stdout.write(example_text(name))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for each in example_names():
+        table.add_row(each, parse_study(example_text(each), each).question)
+    out.print(table)
 
 
 @contextmanager
@@ -643,6 +707,10 @@ def _warn(
     else:
         usual(message, kind, *where)
 
+
+for _info in app.registered_commands:
+    # A paragraph is a line, which a terminal breaks where it ends: typer would break it as we do.
+    _info.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_info.callback) or "")
 
 if __name__ == "__main__":
     sys.exit(main())

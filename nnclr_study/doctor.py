@@ -15,7 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from nnclr_study.errors import PluginError
 from nnclr_study.study import provenance
+from nnclr_study.study.plugins import GROUPS, find, installed
 
 Level = Literal["ok", "slow", "bad"]
 
@@ -59,6 +61,7 @@ def examine(storage: str, data: Path) -> list[Check]:
         _ray(),
         _cluster(),
         _browser(),
+        *_plugins(),
     ]
 
 
@@ -254,3 +257,14 @@ def _browser() -> Check:
             said = f"no {missing}: all works but `report` --static"
             return Check("images", "ok", said, way_out)
     return Check("images", "ok", f"{path} draws PNG and SVG for `report` --static")
+
+
+def _plugins() -> Iterator[Check]:
+    for knob in GROUPS:
+        for plugin in installed(knob):
+            try:
+                find(knob, plugin.value)
+            except PluginError as error:  # two packages have the name
+                yield Check("plug-in", "slow", str(plugin), str(error))
+            else:
+                yield Check("plug-in", "ok", str(plugin))

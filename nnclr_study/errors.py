@@ -56,6 +56,10 @@ class DataError(StudyError):
     exit_code = 3
 
 
+class PluginError(StudyError):
+    """A plug-in of another package that is missing, fails, or is not what it should be."""
+
+
 class ClusterError(StudyError):
     """A cluster that cannot be reached or cannot hold a single trial."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
 from plotly import graph_objects as go
 
 import nnclr_study
@@ -143,6 +144,8 @@ def test_its_figures_come_one_by_one(made):
     figures = made.figures()
     assert {"dose_response", "forest", "learning"} <= set(figures)
     assert all(isinstance(figure, go.Figure) for figure in figures.values())
+    # Dark ink on no ground cannot be read in a dark notebook.
+    assert {figure.layout.paper_bgcolor for figure in figures.values()} == {"white"}
 
 
 @pytest.fixture
@@ -276,9 +279,12 @@ def test_what_runs_elsewhere_is_refused(tmp_path):
 @pytest.mark.ray
 def test_run_on_ray(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
-    run = nnclr_study.run(tmp_path / "tiny.toml", tmp_path / "runs")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run = nnclr_study.run(tmp_path / "tiny.toml", tmp_path / "runs", tracker=[f"mlflow:{uri}"])
     assert run.trials()["status"].tolist() == ["finished"]
     (trial_id,) = run.best()["trial_ids"]
+    (tracked,) = MlflowClient(tracking_uri=uri).search_runs(["1"])
+    assert (tracked.info.run_name, tracked.info.status) == (trial_id, "FINISHED")
     assert nnclr_study.load_encoder(run, trial_id)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
     command = RunFolder.open(run.path).sessions()[0].command
     assert command.startswith(f"nnclr-study run {tmp_path / 'tiny.toml'} --storage=")

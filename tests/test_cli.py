@@ -15,7 +15,7 @@ from tests.study.test_run_folder import ended, epoch
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
     *("plan", "run", "status", "report", "watch", "confirm", "trial", "data", "evaluate"),
-    *("doctor", "schema"),
+    *("export", "doctor", "schema", "example"),
 ]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 
@@ -140,6 +140,14 @@ def test_confirm_writes_a_study_once(run_folder, tmp_path, monkeypatch, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_confirm_says_that_the_best_may_change_yet(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for trial in plan_trials(run_folder.study())[3:10]:
+        run_folder.append_trial(ended(trial))
+    assert main(["confirm", str(run_folder.path), "-k", "1"]) == 0
+    assert f"3 trials of {run_folder.path} have not ended" in capsys.readouterr().out
+
+
 def test_status_says_when_the_budget_is_spent(run_folder, capsys):
     text = run_folder.study().text + "\n[budget]\ntrials = 3\n"
     run_folder.study_file.write_text(text)
@@ -211,7 +219,7 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkey
         (["data", "digits", "--image-size", "3"], 2, "--image-size 3: "),
         (["data", "folder:nope"], 3, "no folder"),
         (["nope"], 2, "nope"),
-        (["plan"], 2, "file"),
+        (["plan"], 2, "FILE"),
     ],
 )
 def test_what_a_user_gets_wrong_is_told_without_a_traceback(argv, code, said, capfd):

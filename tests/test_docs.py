@@ -1,8 +1,9 @@
 """The pages of docs/ say what is so: links, commands, flags and what is written from the code."""
 
+import json
 import re
 import runpy
-import sys
+import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -11,22 +12,26 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
+from PIL import Image
 
 import nnclr_study
 from nnclr_study.cli import main
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plugins import GROUPS
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.search import SearchTable
+from nnclr_study.study.spec import parse_study
 from nnclr_study.study.tables import BudgetTable, StudyTable
 from nnclr_study.trainer.evaluate import KNN_NEIGHBOURS, KNN_TEMPERATURE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+SPACES = ROOT / "search_spaces"
 PAGES = sorted(DOCS.glob("*.md"))
 WRITTEN = [page for page in PAGES if page.stem not in ("knobs", "commands")]
 """By hand."""
 COMMANDS = {"plan", "run", "status", "report", "watch", "confirm", "trial", "evaluate", "data"}
-COMMANDS |= {"doctor", "schema"}
+COMMANDS |= {"export", "doctor", "schema", "example"}
 
 
 def anchors(page):
@@ -119,6 +124,20 @@ def test_a_section_of_the_page_has_its_paragraph():
     assert [key for key in sections() if f"`{key}`" not in text] == []
 
 
+def test_a_section_of_the_page_has_its_picture():
+    """The table of conditions has one too; of the page's fixed parts, those that can be seen."""
+    text = (DOCS / "report.md").read_text()
+    shown = re.findall(r"!\[[^\]]+\]\(pictures/(\w+)\.png\)", text)
+    fixed = {"answer", "trials", "gallery", "methods", "provenance"}
+    assert sorted(shown) == sorted({*sections(), *fixed})
+    drawn = {path.stem: path for path in (DOCS / "pictures").iterdir()}
+    assert drawn.keys() == set(shown)
+    for path in drawn.values():
+        with Image.open(path) as picture:
+            assert 800 <= picture.width <= 1800
+    assert sum(path.stat().st_size for path in drawn.values()) < 1.5e6
+
+
 def test_the_changelog_has_the_version_that_comes(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"nnclr-study {nnclr_study.__version__}\n"
@@ -127,6 +146,18 @@ def test_the_changelog_has_the_version_that_comes(capsys):
     assert project["version"] == nnclr_study.__version__
     assert "## [Unreleased]" in text or f"## [{nnclr_study.__version__}]" in text
     assert nnclr_study.__version__ in text
+
+
+def test_the_page_of_plug_ins_shows_the_example_whole_and_a_study_of_it():
+    text, example = (DOCS / "plugins.md").read_text(), DOCS / "plugin_example"
+    project, study = re.findall(r"^```toml\n(.*?)^```", text, flags=re.M | re.S)
+    (module,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    assert project == (example / "pyproject.toml").read_text()
+    assert module == (example / "shapes_for_nnclr.py").read_text()
+    groups = tomllib.loads(project)["project"]["entry-points"]
+    named = {f"plugin:{name}" for points in groups.values() for name in points}
+    assert {value for _, value in parse_study(study, "plugins.md").plugins} == named
+    assert set(groups) == set(GROUPS.values())
 
 
 @pytest.mark.slow
@@ -146,7 +177,8 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
         if path.is_file() and "__pycache__" not in path.parts
     }
     of_wheel = {name for name in held if ".dist-info/" not in name}
-    assert of_wheel == package
+    examples = {f"nnclr_study/search_spaces/{path.name}" for path in SPACES.iterdir()}
+    assert of_wheel == package | examples
     needed = ["py.typed", "study_schema.json", "report/template.html.j2", "report/style.css"]
     needed += ["report/page.js", "report/parts.html.j2", "report/compare.html.j2"]
     assert {f"nnclr_study/{name}" for name in needed} <= held
@@ -156,11 +188,48 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
         inside = {name.removeprefix(f"{top}/") for name in archive.getnames()}
     wanted = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/index.md"]
     wanted += ["search_spaces/quickstart.toml", "reports/quickstart/trials.csv"]
-    wanted += ["tests/test_docs.py", "docs/quickstart.png", "deploy/slurm.sh", "constraints.txt"]
+    wanted += [
+        "tests/test_docs.py",
+        "docs/quickstart.png",
+        "docs/study.ipynb",
+        "deploy/slurm.sh",
+        "constraints.txt",
+    ]
     assert {*wanted, *package} <= inside
-    target = tmp_path / "installed"
-    run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", target, wheel], check=True)
-    code = "import nnclr_study, sys; assert nnclr_study.__file__.startswith(sys.argv[1])"
-    code += "; from nnclr_study.study.schema import study_schema; study_schema()"
-    paths = {"PYTHONPATH": str(target)}
-    run([sys.executable, "-c", code, str(target)], check=True, cwd=tmp_path, env=paths)
+    installed_runs_the_quickstart(wheel, tmp_path)
+
+
+def installed_runs_the_quickstart(wheel, home):
+    """From an environment that has our package from the wheel alone, far from any checkout."""
+    venv.create(home / "installed", with_pip=True)
+    bin_, (packages,) = home / "installed" / "bin", home.glob("installed/lib/*/site-packages")
+    # What it depends on takes minutes to install: it is taken from here.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    run([bin_ / "python", "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+
+    def ours(*words):
+        command = [bin_ / "nnclr-study", *words]
+        return run(command, check=True, cwd=home, capture_output=True, text=True).stdout
+
+    code = "import nnclr_study; print(nnclr_study.__file__)"
+    found = run(
+        [bin_ / "python", "-c", code], check=True, cwd=home, capture_output=True, text=True
+    )
+    assert Path(found.stdout.strip()) == packages / "nnclr_study" / "__init__.py"
+    assert json.loads(ours("schema"))["definitions"]
+    text = ours("example", "quickstart")
+    assert ours("example").count("\n") >= len(list(SPACES.iterdir()))
+    (home / "quickstart.toml").write_text(text)
+    assert "12 trials: 4 conditions x 3 seeds" in ours("plan", "quickstart.toml")
+    for whole, small in (
+        ("seeds = [1, 2, 3]", "seeds = [1]"),
+        ("epochs = 20", "epochs = 1"),
+        ("steps_per_epoch = 25", "steps_per_epoch = 2"),
+        ("[0, 100, 800, 3_200]", "[0, 100]"),
+    ):
+        assert whole in text
+        text = text.replace(whole, small)
+    (home / "small.toml").write_text(text)
+    assert "report: runs/quickstart/report/index.html" in ours("run", "small.toml")
+    assert "2 trials: 2 finished" in ours("status", "runs/quickstart")
+    assert (home / "runs" / "quickstart" / "report" / "index.html").stat().st_size > 1e6

@@ -38,8 +38,10 @@ def test_every_command_and_flag_it_names_exists(capsys):
         "trial",
         "data",
         "evaluate",
+        "export",
         "doctor",
         "schema",
+        "example",
     }
     for name, rest in used:
         assert main([name, "--help"]) == 0

@@ -2,8 +2,10 @@
 
 import os
 
-# Ray reads these when it is imported: no statistics sent home, no table, no log files and no
-# signal handler of its own, and no five seconds of waiting after a TorchTrainer has ended.
+# Ray reads these when it is imported: no statistics sent home, no table, no log files, no
+# snapshots (they grow with the trials; ours are the rows) and no signal handler of its own, no
+# five seconds of waiting after a TorchTrainer has ended, and all trials for which there is room
+# started at once, not one after another.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -12,5 +14,7 @@ os.environ |= {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

@@ -10,19 +10,21 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from pyarrow.fs import FileSystem
 from pydantic import ValidationError
 from ray import tune
 from rich.console import Console
 
-from nnclr_study.errors import ClusterError, StudyError
+from nnclr_study.errors import ClusterError
 from nnclr_study.study import provenance
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import Trial
+from nnclr_study.study.plugins import Named
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
+from nnclr_study.sweep.aside import aside
+from nnclr_study.sweep.causes import mendable
 from nnclr_study.sweep.cluster import check_state_api, joined, resources
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.nodes import Facts, alive, bring, check
@@ -31,8 +33,11 @@ from nnclr_study.sweep.resources import Demand, Node, Placement, place
 from nnclr_study.sweep.store import Store
 from nnclr_study.sweep.suggestions import EarlyStopping, Suggestions, searched
 from nnclr_study.sweep.terminal import Progress
+from nnclr_study.sweep.trackers import TensorBoard, Tracker, tracker
 from nnclr_study.sweep.trial import RETRIES, Job, in_process, with_trainer
+from nnclr_study.sweep.waiting import Waiting
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.plugins import check_plugins
 from nnclr_study.trainer.prepared import prepare
 
 ASK_AGAIN_SECONDS = 5.0
@@ -49,6 +54,8 @@ class How:
     """Of a Ray cluster; None: one is started on this machine."""
     optuna_storage: str | None = None
     """SQLAlchemy URL; None: a journal file in the run folder."""
+    trackers: Sequence[str] = ()
+    """That hear of all rows as well: `mlflow:URI`, `wandb:PROJECT`."""
     store: Store | None = None
     """Of the run folder's twin; None: all nodes see the run folder."""
 
@@ -74,13 +81,15 @@ def run_study(
 
     Raises:
         DataError: the images cannot be had; found before the first trial starts.
+        PluginError: a plug-in fails, or is not what it should be; likewise.
         ClusterError: the cluster or the Optuna storage cannot be reached, or the cluster cannot
             hold a trial.
         RunFolderError: a run to learn from is none.
         RunFolderError: there is no room for a row or a checkpoint.
         StudyFileError: hardly any values of a search's space fit each other.
-        UsageError: the demand contradicts itself.
+        UsageError: the demand contradicts itself, or a tracker is none or not installed.
     """
+    asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
     images = _prepare(configs, how.data)
     with joined(how.address), page as changed:
@@ -90,7 +99,8 @@ def run_study(
             check_state_api()
         if not placement.gpus_per_worker:
             _check_needs_no_gpu(study)
-        ready = _Ready(None if how.store else folder.path.resolve(), images)
+        run = None if how.store else folder.path.resolve()
+        ready = _Ready(run, images, study.plugins, is_ours=how.address is None)
         ready.make(alive())
         mirror = Mirror(study, folder, how.optuna_storage)
         trials = iter(todo)
@@ -98,12 +108,16 @@ def run_study(
             for said in _warm_start(study, mirror):
                 console.print(said, style="dim")
             trials = searched(study, folder, mirror, todo)
-        session = _session(placement, nodes)
+        session = _session(study, placement, nodes)
         number = folder.append_session(session)
         console.print(_how(session), style="dim")
         again = [trial.id for trial in todo]
-        with Progress(console, study, folder, None if study.search else list(todo)) as progress:
-            recorder = Recorder(study, folder, again, session, mirror, progress, changed)
+        with (
+            Progress(console, study, folder, None if study.search else list(todo)) as progress,
+            aside(asked, progress.say) as told,
+        ):
+            trackers: list[Tracker] = [TensorBoard(folder.tensorboard), *told]
+            recorder = Recorder(study, folder, again, session, mirror, progress, changed, trackers)
             room = _Room(how.demand, placement, ready, progress)
             suggestions = Suggestions(trials, recorder, room)
             job = Job(
@@ -111,7 +125,7 @@ def run_study(
                 data=how.data.resolve(),
                 images=images,
                 placement=placement,
-                ray_storage=f"{how.store.path}/ray" if how.store else str(folder.ray.resolve()),
+                ray_storage=str(folder.ray.resolve()),
                 store=how.store,
                 # A GPU that was only declared has no accelerator type; nccl would wait for it.
                 nccl=placement.gpus_per_worker > 0
@@ -124,8 +138,8 @@ def run_study(
                     recorder,
                     f"session-{number}",
                     job.ray_storage,
-                    how.store.filesystem if how.store else None,
                     reuse=placement.runner == "in-process",
+                    others=[Waiting(placement, progress)],
                 )
             )
 
@@ -135,9 +149,7 @@ def _fit(study: tune.Tuner) -> None:
     try:
         study.fit()
     except tune.TuneError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, StudyError):
-            cause = cause.__cause__ or cause.__context__
+        cause = mendable(error)
         if cause is None:
             raise
         raise cause from None
@@ -159,8 +171,8 @@ def tuner(
     recorder: Recorder,
     name: str,
     storage: str,
-    filesystem: FileSystem | None = None,
     reuse: bool = False,
+    others: Sequence[tune.Callback] = (),
 ) -> tune.Tuner:
     """Return what runs a study's trials on Ray, one `suggestions` after another.
 
@@ -170,8 +182,8 @@ def tuner(
         recorder: hears of what becomes of them.
         name: of the folder of Ray's own files.
         storage: where that folder lies.
-        filesystem: of that; None: this machine's.
         reuse: whether a process may run one trial after another.
+        others: hear of what Tune does as well.
     """
     return tune.Tuner(
         trainable,
@@ -185,9 +197,8 @@ def tuner(
         run_config=tune.RunConfig(
             name=name,
             storage_path=storage,
-            storage_filesystem=filesystem,
             stop=EarlyStopping(recorder),
-            callbacks=[recorder],
+            callbacks=[recorder, *others],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -199,19 +210,23 @@ def _trial_id(trial: tune.experiment.Trial) -> str:
 
 
 class _Ready:
-    """Makes nodes ready for trials: each once, and a lone one needs nothing."""
+    """Makes nodes ready for trials: each once; the one of a cluster of ours needs nothing."""
 
-    def __init__(self, run: Path | None, images: Sequence[Path]) -> None:
+    def __init__(
+        self, run: Path | None, images: Sequence[Path], plugins: Sequence[Named], is_ours: bool
+    ) -> None:
         self._run = run
         self._images = images
+        self._plugins = plugins
+        self._is_ours = is_ours
         self._known: set[str] = set()
 
     def make(self, nodes: Sequence[Facts]) -> None:
         """Check nodes that are new, and send them the images that they lack."""
         new = [node for node in nodes if node["NodeID"] not in self._known]
         self._known |= {node["NodeID"] for node in new}
-        if new and len(nodes) > 1:
-            check(new, self._run)
+        if new and not self._is_ours:
+            check(new, self._run, self._plugins)
             for path in self._images:
                 bring(new, path)
 
@@ -268,13 +283,17 @@ def _alike(study: Study, trial: Trial) -> bool:
 def _prepare(configs: Sequence[TrialConfig], data: Path) -> list[Path]:
     """Prepare the images of trials, and return the folders in which they lie.
 
-    They are loaded once for every way in which trials differ in them, which may not work.
+    They are loaded once for every way in which trials differ in them, which may not work; so are
+    their plug-ins.
     """
     sets = {(config.dataset, config.image_size) for config in configs}
     found = [prepare(name, size, data.resolve()).path for name, size in sorted(sets)]
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data)
+    knobs = {"image_size", "encoder", "width", "aug_recipe", "aug_strength"}
+    for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
+        check_plugins(config)
     return [path for path in found if path is not None]
 
 
@@ -292,11 +311,11 @@ def _check_needs_no_gpu(study: Study) -> None:
         )
 
 
-def _session(placement: Placement, nodes: Sequence[Node]) -> Session:
+def _session(study: Study, placement: Placement, nodes: Sequence[Node]) -> Session:
     return Session(
         started_at=datetime.now(UTC),
         command=shlex.join(map(provenance.masked, ["nnclr-study", *sys.argv[1:]])),
-        versions=provenance.versions(),
+        versions=provenance.versions(study.plugins),
         commit=provenance.commit(),
         machine=provenance.machine(),
         cpus=sum(node.get("CPU", 0) for node in nodes),

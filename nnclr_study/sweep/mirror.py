@@ -23,13 +23,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from nnclr_study.errors import ClusterError
-from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.config import OWN, TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.provenance import masked
 from nnclr_study.study.rows import EpochRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Axis, Search, Value
 from nnclr_study.study.spec import Study
+from nnclr_study.sweep.cma import CmaEs
 
 REDUCTION = 3
 """Of the trials that reach a rung of successive halving, one in so many goes on."""
@@ -260,6 +261,8 @@ def _applies(axis: Axis, trial: Trial) -> bool:
 def _of_type(knob: str, value: Value) -> BaseDistribution | None:
     annotation = TrialConfig.model_fields[knob].annotation
     literal = [choice for choice in get_args(annotation) if isinstance(choice, int | float | str)]
+    if knob in ("encoder", "aug_recipe") and value in OWN[knob]:
+        literal = list(OWN[knob])
     if annotation is bool or literal:
         return CategoricalDistribution([False, True] if annotation is bool else literal)
     if isinstance(value, str | None):
@@ -317,7 +320,7 @@ def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:
         "random": optuna.samplers.RandomSampler,
         "qmc": optuna.samplers.QMCSampler,
         "gp": optuna.samplers.GPSampler,
-        "cmaes": optuna.samplers.CmaEsSampler,
+        "cmaes": CmaEs,
         "nsga2": optuna.samplers.NSGAIISampler,
     }
     return kinds[kind](seed=seed)

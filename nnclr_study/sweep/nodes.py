@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import nnclr_study
 from nnclr_study.errors import ClusterError
+from nnclr_study.study import plugins
 
 CHUNK_BYTES = 64 * 2**20
 """Of a file that is sent to a node, at a time."""
@@ -26,25 +27,27 @@ def alive() -> list[Facts]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def check(nodes: Sequence[Facts], run: Path | None) -> None:
+def check(nodes: Sequence[Facts], run: Path | None, named: Sequence[plugins.Named] = ()) -> None:
     """Make sure that a study's trials could run on every node, and keep their checkpoints.
 
     Raises:
-        ClusterError: a node has another version of this package or none, or does not see the run
-            folder, if there is one that it should see.
+        ClusterError: a node has another version of this package or none, or of one whose plug-ins
+            the study names, or does not see the run folder, if there is one that it should see.
     """
     mark = (run or Path(tempfile.gettempdir())) / f".seen-{uuid4().hex}"
     mark.touch()
     try:
-        found = _on_each(nodes, _look, mark)
+        found = _on_each(nodes, _look, mark, named)
     finally:
         mark.unlink()
-    for node, (version, sees) in zip(map(_name, nodes), found, strict=True):
-        if version != nnclr_study.__version__:
-            raise ClusterError(
-                f"node {node} has nnclr-study {version}, and this is {nnclr_study.__version__}; "
-                "install the same version on every node"
-            )
+    ours, _ = _look(mark, named)
+    for node, (theirs, sees) in zip(map(_name, nodes), found, strict=True):
+        for package, version in ours.items():
+            if theirs.get(package) != version:
+                raise ClusterError(
+                    f"node {node} has {package} {theirs.get(package, 'not at all')}, and this is "
+                    f"{version}; install the same version on every node"
+                )
         if run is not None and not sees:
             raise ClusterError(
                 f"node {node} does not see {run}, where trials keep their checkpoints; give a "
@@ -112,8 +115,8 @@ def _name(node: Facts) -> str:
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
-def _look(mark: Path) -> tuple[str, bool]:
-    return nnclr_study.__version__, mark.exists()
+def _look(mark: Path, named: Sequence[plugins.Named]) -> tuple[dict[str, str], bool]:
+    return {"nnclr-study": nnclr_study.__version__} | plugins.versions(named), mark.exists()
 
 
 def _lacks(folder: Path, sizes: Mapping[str, int]) -> bool:

@@ -1,7 +1,8 @@
 """The one writer of the run folder: it hears of every epoch and every end of a trial."""
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -9,16 +10,15 @@ from typing import Any
 
 from ray.tune import Callback
 
-from nnclr_study.errors import RunFolderError
 from nnclr_study.study.budget import Spent, spent
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import EpochRow, Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
-from nnclr_study.sweep.events import Events
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.terminal import Progress
-from nnclr_study.sweep.trial import reason
+from nnclr_study.sweep.trackers import Tracker
+from nnclr_study.sweep.trial import gave_up
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -32,6 +32,7 @@ class Recorder(Callback):  # type: ignore[misc]
         mirror: hears of everything that is recorded.
         progress: likewise.
         changed: called after a trial has ended.
+        trackers: hear of what has been written.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Recorder(Callback):  # type: ignore[misc]
         mirror: Mirror,
         progress: Progress,
         changed: Callable[[], None] = lambda: None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self._study = study
         self._folder = folder
@@ -51,7 +53,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._mirror = mirror
         self._progress = progress
         self._changed = changed
-        self._events = Events(folder.tensorboard)
+        self._trackers = trackers
         self._trials: dict[str, Trial] = {}
         self._epochs = {t: _unbroken(rows) for t, rows in folder.epochs().items()}
         self._begun = monotonic()
@@ -110,16 +112,17 @@ class Recorder(Callback):  # type: ignore[misc]
         """Record an epoch, or remember why there will be no more."""
         trial_id = trial.config["trial_id"]
         if "stops" in result:
-            raise RunFolderError(result["stops"])
+            raise result["stops"]
         self._last[trial_id] = self._last.get(trial_id, {}) | result
         if "failed" in result:
             return
-        row = EpochRow(**result["row"])
+        row = EpochRow.model_validate_json(result["row"])
         rows = self._epochs.setdefault(trial_id, [])
         if row.epoch == len(rows) + 1:
             self._folder.append_epoch(trial_id, row)
             rows.append(row)
-            self._events.epoch(trial_id, row)
+            for tracker in self._trackers:
+                tracker.epoch(self._trials[trial_id], row)
         self._progress.epoch_done(trial_id, len(rows))
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
@@ -127,8 +130,8 @@ class Recorder(Callback):  # type: ignore[misc]
         trial_id = trial.config["trial_id"]
         asked, rows = self._trials[trial_id].config, self._epochs.get(trial_id, [])
         last = self._last.get(trial_id, {})
-        ran = last.get("ran", {})
-        differs = {k: v for k, v in asked.model_dump().items() if ran.get(k) != v}
+        ran = json.loads(last.get("ran", "{}"))
+        differs = {k: v for k, v in asked.model_dump(mode="json").items() if ran.get(k) != v}
         if "failed" in last:
             self._end(trial_id, last["failed"])
         elif differs:
@@ -141,10 +144,10 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record that a trial failed, and why."""
-        self._end(trial.config["trial_id"], reason(trial.get_pickled_error()))
+        self._end(trial.config["trial_id"], gave_up(trial))
 
     def _end(self, trial_id: str, error: str | None) -> None:
-        rows, last = self._epochs.get(trial_id, []), self._last.get(trial_id, {})
+        rows, last = self._epochs.get(trial_id, []), self._last.pop(trial_id, {})
         config = self._trials[trial_id].config
         stopped = trial_id in self._stopped
         finished = error is None and not stopped
@@ -162,7 +165,7 @@ class Recorder(Callback):  # type: ignore[misc]
             error=error,
             host=last.get("host"),
             device=last.get("device"),
-            session=len(self._sessions) - 1,
+            session=self._sessions[-1].number,
             started_at=self._started.get(trial_id),
             ended_at=self._now(),
         )
@@ -175,7 +178,8 @@ class Recorder(Callback):  # type: ignore[misc]
             failures=self._spent.failures + Counter([] if error is None else [error]),
         )
         self._mirror.end(row, rows[-1] if rows else None)
-        self._events.end(trial_id)
+        for tracker in self._trackers:
+            tracker.end(self._trials[trial_id], row)
         self._progress.ended(row, self.spent())
         self._changed()
 

@@ -87,7 +87,7 @@ class Suggestions(Searcher):  # type: ignore[misc]
             return Searcher.FINISHED
         self._recorder.begin(trial)
         self._running.add(trial_id)
-        return {"trial_id": trial.id, "config": trial.config.model_dump()}
+        return {"trial_id": trial.id, "config": trial.config.model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, *_: Any, **__: Any) -> None:
         """Note that there is room again."""
@@ -111,7 +111,8 @@ class EarlyStopping(tune.Stopper):  # type: ignore[misc]
         """Return whether this epoch is to be a trial's last."""
         if "row" not in result:
             return False
-        return self._recorder.stops(result["config"]["trial_id"], EpochRow(**result["row"]))
+        row = EpochRow.model_validate_json(result["row"])
+        return self._recorder.stops(result["config"]["trial_id"], row)
 
     def stop_all(self) -> bool:
         """Return False: an exhausted budget lets running trials finish."""

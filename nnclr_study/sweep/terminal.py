@@ -53,6 +53,7 @@ class Progress:
             self._compare(row, known[row.trial_id])
         self._begun: float | None = None
         self._ends_at: float | None = None
+        self._waits = False
         self._live = Live(self, console=console, auto_refresh=True, transient=True)
 
     def __enter__(self) -> Self:
@@ -71,6 +72,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line among those of the trials."""
         self._console.print(text, soft_wrap=True)
+
+    def waits(self, waits: bool) -> None:
+        """Show in the living line that trials wait for what others hold, or no longer."""
+        self._waits = waits
 
     def planned(self, trial: Trial, epochs: int) -> None:
         """Note a trial that is about to begin, with the epochs it has done."""
@@ -114,23 +119,28 @@ class Progress:
         self._console.print(line, soft_wrap=True)
 
     def __rich__(self) -> Text:
-        """Return the living line."""
-        time_left = "starting"
-        if self._ends_at is not None:
+        """Return what lives below: how far the study is and, once a trial has finished, the best.
+
+        Two lines, as a terminal of 80 columns has no room for both in one.
+        """
+        time_left = "waiting" if self._waits else "starting"
+        if self._ends_at is not None and not self._waits:
             time_left = f"{show_seconds(max(0.0, self._ends_at - monotonic()))} left"
         of = f" of {self._planned}" if self._planned else ""
         counts = self._counts
         parts = [f"{counts['finished']}{of} trials finished", f"{len(self._running)} running"]
         if counts["stopped"]:
             parts.append(f"{counts['stopped']} stopped")
-        parts.append(f"{counts['failed']} failed")
-        if self._values:
-            parts.append(self._best())
+        parts += [f"{counts['failed']} failed", time_left]
+        below = [self._best()] if self._values else []
         if self._gpu_hours or self._study.budget.gpu_hours:
             limit = self._study.budget.gpu_hours
-            parts.append(f"{self._gpu_hours:.1f}{f' of {limit:g}' if limit else ''} GPU-hours")
-        parts.append(time_left)
-        return Text.assemble((f"{self._study.name}  ", "bold"), "  ".join(parts))
+            below.append(f"{self._gpu_hours:.1f}{f' of {limit:g}' if limit else ''} GPU-hours")
+        text = Text.assemble((f"{self._study.name}  ", "bold"), "  ".join(parts))
+        if below:
+            text.append("\n" + "  ".join(below))
+        text.no_wrap = True
+        return text
 
     def _reach(self, trial_id: str, epochs: int) -> None:
         more = epochs - self._epochs[trial_id]

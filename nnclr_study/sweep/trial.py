@@ -10,13 +10,14 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from nnclr_study.errors import RunFolderError, StudyError
+from nnclr_study.errors import ClusterError, RunFolderError, StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.run_folder import RunFolder, checkpoint_file
+from nnclr_study.sweep.memory import lack
 from nnclr_study.sweep.resources import Placement
 from nnclr_study.sweep.store import Store
 from nnclr_study.trainer import checkpoint
@@ -43,7 +44,7 @@ class Job:
     """Prepared data sets, in `data`; one may still be on its way to a node that joined late."""
     placement: Placement
     ray_storage: str
-    """Folder of Ray's own files."""
+    """Folder of Ray's own files, on each machine: there is nothing in them that another needs."""
     store: Store | None
     """Where checkpoints are kept as well; None: every node sees `checkpoints`."""
     nccl: bool
@@ -72,8 +73,7 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
                 # Stable, so that a retried driver finds the run of the one before.
                 name=f"{context.get_experiment_name()}-{params['trial_id']}",
                 storage_path=job.ray_storage,
-                storage_filesystem=job.store.filesystem if job.store else None,
-                callbacks=[TuneReportCallback()],
+                callbacks=[_Telling()],
                 failure_config=ray.train.FailureConfig(max_failures=RETRIES),
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             ),
@@ -81,6 +81,17 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
     except ray.train.WorkerGroupError as error:
         # Train has retried it; raised, it would have Tune start all of that over.
         tune.report({"failed": reason(next(iter(error.worker_failures.values())))})
+
+
+class _Telling(TuneReportCallback):  # type: ignore[misc]
+    """Tells Tune what workers report, and ends a trial that would lack memory again."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Tell why, before Train tries again."""
+        for error in map(_root, worker_exceptions.values()):
+            if isinstance(error, MemoryError | RuntimeError) and (lacked := lack(error)):
+                self.after_report(run_context, [{"failed": lacked, "done": True}], None)
+                return
 
 
 def _worker(params: dict[str, Any]) -> None:
@@ -98,13 +109,14 @@ def _run(
     the epochs already done are reported again: whoever records them may have been killed before
     they came through, and skips those that did.
     """
-    config = TrialConfig(**params["config"])
+    config = TrialConfig.model_validate_json(params["config"])
     saved = checkpoint_file(job.checkpoints, params["trial_id"])
     facts = {"host": socket.gethostname(), "device": _device_name(world.device)}
 
     def tell(row: EpochRow, snapshot: Snapshot) -> None:
         peak = peak_memory_bytes(world.device)
-        told = {"row": row.model_dump(), "ran": snapshot.config.model_dump()}
+        # As text: of every number Tune would keep statistics, trial after trial.
+        told = {"row": row.model_dump_json(), "ran": snapshot.config.model_dump_json()}
         report(told | facts | {"peak_memory_bytes": peak})
 
     def show(snapshot: Snapshot) -> None:
@@ -134,11 +146,16 @@ def _run(
                     job.store.put(saved, f"checkpoints/{saved.name}")
             show(snapshot)
             tell(snapshot.rows[-1], snapshot)
-    except RunFolderError as error:
-        # No room for a checkpoint, so none for rows: the study stops, and no trial has failed.
-        report({"stops": str(error)} | facts)
+    except (RunFolderError, ClusterError) as error:
+        # No room for a checkpoint, or no store: the study stops, and no trial has failed.
+        report({"stops": error} | facts)
     except (DivergedError, StudyError) as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.
+        report({"failed": reason(error)} | facts)
+    except (MemoryError, RuntimeError) as error:
+        # The same for memory, but one of several workers may lack it alone: raised, it ends all.
+        if world.size > 1 or lack(error) is None:
+            raise
         report({"failed": reason(error)} | facts)
 
 
@@ -150,12 +167,33 @@ def _await(path: Path) -> None:
 
 def reason(error: BaseException | None) -> str:
     """Return the root cause of what Ray raised for a trial, in a line."""
-    while (cause := getattr(error, "cause", None)) is not None:
-        error = cause
     if error is None:
         return "ended without saying why"
+    error = _root(error)
+    if lacked := lack(error):
+        return lacked
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what Ray wrapped."""
+    while (cause := getattr(error, "cause", None)) is not None:
+        error = cause
+    return error
+
+
+def gave_up(trial: tune.experiment.Trial) -> str:
+    """Return why Tune gave a trial up, in a line."""
+    # Read where they are written: Tune's own reader knows only of what it has copied from there.
+    # The error itself it keeps if Ray raised it for an actor or a task, and of others the text.
+    said = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    last = said.rpartition("Failure # ")[2]
+    if lacked := lack(last):
+        return lacked
+    if trial.pickled_error_file:
+        return reason(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
+    return reason(RuntimeError(last) if last else None)
 
 
 def _resources(placement: Placement) -> dict[str, float]:

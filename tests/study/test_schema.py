@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -80,7 +82,28 @@ def test_every_shipped_study_keeps_it_and_names_it_in_its_first_line(path, valid
     assert (path.parent / named).resolve() == PACKAGE / FILE
 
 
-@pytest.mark.parametrize("text", [VALID, SEARCH], ids=["grid", "search"])
+PLUGINS = VALID.replace("folder:birds", "plugin:birds").replace("resnet18", "plugin:mine")
+PLUGINS = PLUGINS.replace("[trial]", '[trial]\naug_recipe = "plugin:rain"')
+
+
+def as_an_editor(*paths):
+    """Check files by the schema that their first line names; return what is complained of."""
+    program = Path(sys.executable).with_name("taplo")
+    done = subprocess.run([program, "lint", *paths], capture_output=True, text=True)
+    return done.stderr if done.returncode else ""
+
+
+def test_an_editor_finds_the_schema_by_the_first_line(tmp_path):
+    assert as_an_editor(*SHIPPED) == ""
+    (tmp_path / FILE).write_text((PACKAGE / FILE).read_text())
+    study = tmp_path / "study.toml"
+    study.write_text(f"#:schema ./{FILE}\n{VALID}")
+    assert as_an_editor(study) == ""
+    study.write_text(f"#:schema ./{FILE}\n{VALID}".replace("[trial]", "[trail]"))
+    assert "'trail' was unexpected" in as_an_editor(study)
+
+
+@pytest.mark.parametrize("text", [VALID, SEARCH, PLUGINS], ids=["grid", "search", "plugins"])
 def test_what_a_study_may_hold_keeps_it(text, validator):
     parse_study(text, "made.toml")
     assert not list(validator.iter_errors(tomllib.loads(text)))
@@ -110,6 +133,8 @@ def test_what_confirm_writes_keeps_it(tmp_path, validator):
         (VALID, "hours = 2", "trials = 1.5"),
         (VALID, '"folder:birds"', '"folder:../birds"'),
         (VALID, '"folder:birds"', '"imagenet"'),
+        (VALID, '"folder:birds"', '"plugin:no/name"'),
+        (VALID, '["conv4", "resnet18"]', '["conv4", "folder:birds"]'),
         (VALID, "learning_rate = 1", "learning_rate = 0"),
         (VALID, "learning_rate = 1", "learning_rat = 1"),
         (VALID, "learning_rate = 1", "compile = 1"),

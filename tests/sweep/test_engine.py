@@ -16,6 +16,7 @@ from nnclr_study.study.spec import load_study
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.loop import train
 from nnclr_study.trainer.world import World
+from tests.processes import descendants, line_of, survivors
 
 pytestmark = pytest.mark.ray
 
@@ -109,7 +110,7 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
     assert b"goes on where it was" in errors
-    assert _survivors(tmp_path) == []
+    assert survivors(tmp_path) == []
     before = RunFolder.open(tmp_path / "runs" / "small")
     finished = before.trials()
     recorded = before.epochs()
@@ -219,7 +220,7 @@ def test_a_killed_process_is_replaced_and_its_trial_goes_on(small, tmp_path, run
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     while process.poll() is None and _lines(epochs) < 5:
         time.sleep(0.05)
-    (pid,) = [pid for pid in _descendants(process.pid) if f"ray::{victim}" in _line_of(pid)]
+    (pid,) = [pid for pid in descendants(process.pid) if f"ray::{victim}" in line_of(pid)]
     os.kill(pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -250,42 +251,3 @@ def test_a_cluster_that_is_not_there_or_has_no_gpu_is_told(small, tmp_path):
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _line_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def _descendants(pid: int) -> list[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    found = [pid]
-    for ancestor in found:
-        found += [child for child, parent in parents.items() if parent == ancestor]
-    return found[1:]
-
-
-def _survivors(folder: Path) -> list[str]:
-    """Return the processes that still work in a folder, after at most ten seconds."""
-    for _ in range(100):
-        alive = []
-        for proc in Path("/proc").glob("[0-9]*"):
-            try:
-                at_home = (proc / "cwd").readlink() == folder
-            except OSError:
-                continue
-            line = _line_of(int(proc.name))
-            if at_home and line and "pytest" not in line:
-                alive.append(line)
-        if not alive:
-            return []
-        time.sleep(0.1)
-    return alive

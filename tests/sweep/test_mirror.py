@@ -93,6 +93,18 @@ def test_more_values_and_other_types_of_knob_do_not_disturb_a_grid(tmp_path):
     assert mirror.study.get_trials()[0].params == {"optimizer": "adam", "compile": False}
 
 
+def test_a_grid_s_encoder_is_a_choice_of_ours_and_a_plug_in_is_left_out(tmp_path):
+    text = GOOD.replace("queue_size = [0, 40, 100]", 'encoder = ["conv4", "plugin:mine"]')
+    study, folder = folder_of(text.replace("[0.1, 1]", "[0.1]"), tmp_path)
+    mirror = Mirror(study, folder)
+    for trial in plan_trials(study)[:2]:
+        finish(folder, mirror, trial)
+    ours, theirs = mirror.study.get_trials()
+    assert ours.params == {"encoder": "conv4", "temperature": 0.1}
+    assert ours.distributions["encoder"].choices == ("conv4", "resnet18", "resnet50")
+    assert theirs.params == {"temperature": 0.1}
+
+
 def hunt(path, *changes):
     text = SEARCH
     for old, new in changes:

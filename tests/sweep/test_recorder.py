@@ -1,10 +1,12 @@
 """What the recorder makes of what Tune tells it. No cluster."""
 
 import io
+import json
 import pickle
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 from ray.tune import Callback
@@ -17,6 +19,7 @@ from nnclr_study.study.spec import BudgetTable, parse_study
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.terminal import Progress, show_seconds
+from nnclr_study.sweep.trackers import TensorBoard, Tracker
 from tests.study.test_run_folder import epoch, session
 
 STUDY = """
@@ -46,18 +49,19 @@ def heard(tmp_path):
     return SimpleNamespace(**locals())
 
 
-def recorder_of(study, folder, progress):
+def recorder_of(study, folder, progress, *trackers):
     """Return the recorder of a further call of `run`, which held half a GPU a trial."""
     call = session(gpus_per_trial=0.5)
     folder.append_session(call)
-    return Recorder(study, folder, [], call, Mirror(study, folder), progress)
+    trackers = [TensorBoard(folder.tensorboard), *trackers]
+    return Recorder(study, folder, [], call, Mirror(study, folder), progress, trackers=trackers)
 
 
 def result(heard, number, top1=0.5, **knobs):
     ran = heard.planned.config.model_dump() | knobs
     row = epoch(number, top1).model_copy(update={"test_probe_top1": 0.25 if number == 2 else None})
     facts = {"host": "node-1", "device": "CPU", "peak_memory_bytes": 12_345}
-    return {"row": row.model_dump(), "ran": ran} | facts
+    return {"row": row.model_dump_json(), "ran": json.dumps(ran)} | facts
 
 
 def test_a_trial_that_ran_as_asked_is_finished_with_its_last_epoch(heard):
@@ -131,6 +135,20 @@ def test_tensorboard_has_every_epoch(heard):
     assert file.read_bytes().count(b"val_probe_top1") == 2
 
 
+def test_trackers_are_told_only_what_is_new_after_a_resume(heard):
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    tracker = create_autospec(Tracker, instance=True)
+    again = recorder_of(heard.study, heard.folder, heard.progress, tracker)
+    again.begin(heard.planned)
+    for number in (1, 2, 2):
+        again.on_trial_result(trial=heard.trial, result=result(heard, number))
+    again.on_trial_complete(trial=heard.trial)
+    ((trial, row),) = (one.args for one in tracker.epoch.call_args_list)
+    assert (trial, row.epoch) == (heard.planned, 2)
+    ((trial, row),) = (one.args for one in tracker.end.call_args_list)
+    assert (trial, row.status) == (heard.planned, "finished")
+
+
 def test_a_budget_that_is_spent_is_said_once(heard):
     study = replace(heard.study, budget=BudgetTable(trials=1))
     recorder = recorder_of(study, heard.folder, heard.progress)
@@ -142,13 +160,15 @@ def test_a_budget_that_is_spent_is_said_once(heard):
 
 
 def test_a_crash_is_recorded_with_its_root_cause_in_a_line(heard):
-    root = MemoryError("tried to allocate\n12 GiB")
+    root = OSError("the disk is\nno more")
     wrapped = RuntimeError("a hundred lines of Ray")
     wrapped.cause = root
-    heard.trial.get_pickled_error = lambda: wrapped
+    heard.trial.error_file = None
+    heard.trial.pickled_error_file = heard.folder.path / "error.pkl"
+    heard.trial.pickled_error_file.write_bytes(pickle.dumps(wrapped))
     heard.recorder.on_trial_error(trial=heard.trial)
     (row,) = heard.folder.trials().values()
-    assert (row.status, row.error) == ("failed", "MemoryError: 12 GiB")
+    assert (row.status, row.error) == ("failed", "OSError: no more")
 
 
 def test_tune_may_pickle_it(heard):
@@ -164,6 +184,17 @@ def test_the_living_line_counts_and_foresees(heard):
     line = str(heard.progress.__rich__())
     assert "1 running" in line
     assert "left" in line
+
+
+def test_the_living_lines_fit_a_terminal_of_80_columns(heard):
+    for number in (1, 2):
+        heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, number))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    above, below = str(heard.progress.__rich__()).splitlines()
+    assert len(above) < 80
+    assert len(below) < 80
+    assert "1 of 2 trials finished" in above
+    assert "best so far (interim)" in below
 
 
 @pytest.mark.parametrize(
@@ -183,7 +214,8 @@ def test_durations_read_well(seconds, shown):
 def test_without_room_the_study_stops_and_no_trial_has_failed(heard):
     heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
     with pytest.raises(RunFolderError, match="no room for 7 bytes"):
-        heard.recorder.on_trial_result(trial=heard.trial, result={"stops": "no room for 7 bytes"})
+        stops = RunFolderError("no room for 7 bytes")
+        heard.recorder.on_trial_result(trial=heard.trial, result={"stops": stops})
     assert heard.folder.trials() == {}
     assert len(heard.folder.epochs()[heard.planned.id]) == 1
 
