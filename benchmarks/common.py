@@ -55,7 +55,7 @@ def train_step(config: TrialConfig, side: int, device: torch.device) -> Callable
 
     def step() -> None:
         views = [
-            augment.apply(images, augment.draw(recipe, len(images), generator))
+            augment.apply(images, augment.draw(recipe, len(images), generator), config.precision)
             for recipe in recipes
         ]
         learner.contrastive_step(*views, labels)

@@ -6,6 +6,7 @@ torchvision's function of that name computes; the order of the jitters, which Si
 fixed.
 """
 
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -131,20 +132,26 @@ def draw(recipe: Recipe, count: int, generator: torch.Generator) -> Draw:
     )
 
 
-def apply(images_BCHW: Tensor, view: Draw) -> Tensor:
-    """Return the views of square uint8 images (red, green, blue) as floats in [0, 1].
+def apply(images_BCHW: Tensor, view: Draw, precision: str = "float32") -> Tensor:
+    """Return the views of square uint8 images (red, green, blue) as float32 in [0, 1].
 
     Crop, flip and bilinear resize are one linear map for the rows and one for the columns:
     two batched products, several times faster than sampling a grid. Agrees with torchvision's
     `resized_crop` (bilinear) where a crop lies on whole pixels.
+
+    Args:
+        images_BCHW: the images.
+        view: its parameters.
+        precision: of those products, and of the blur's, as the knob has it. In bf16 a pixel is off
+            by a level or so of 256.
     """
     side = images_BCHW.shape[-1]
     rows_BHH = _resample(view.top_B, view.height_B, side)
     columns_BWW = _resample(view.left_B, view.width_B, side)
     columns_BWW = torch.where(view.flip_B[:, None, None], columns_BWW.flip(1), columns_BWW)
     # In this layout neither product needs a copy of its images, and a channel's rows stay whole.
-    images_BHCW = images_BCHW.transpose(1, 2).contiguous().float().div_(255)
-    views = _map(images_BHCW, rows_BHH, columns_BWW)
+    images_BHCW = images_BCHW.transpose(1, 2).contiguous()
+    views = _map(images_BHCW, rows_BHH, columns_BWW, precision).div_(255)
     if view.shift_B is not None:
         views += view.shift_B[:, None, None, None]
     views.clamp_(0, 1)
@@ -154,7 +161,7 @@ def apply(images_BCHW: Tensor, view: Draw) -> Tensor:
         (_scale_saturation, view.saturation_B),
         (_turn_hue, view.hue_B),
         (_lose_colour, view.grey_B),
-        (_blur, view.sigma_B),
+        (partial(_blur, precision=precision), view.sigma_B),
         (_solarise, view.solarise_B),
     ):
         if values_B is not None:
@@ -162,11 +169,15 @@ def apply(images_BCHW: Tensor, view: Draw) -> Tensor:
     return views.transpose(1, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _map(images_BHCW: Tensor, rows_BHH: Tensor, columns_BWW: Tensor) -> Tensor:
-    """Return each image with its columns, then its rows, replaced by weighted sums of them."""
-    images = images_BHCW.flatten(1, 2) @ columns_BWW.mT
-    images = rows_BHH @ images.view(images_BHCW.shape).flatten(2)
-    return images.view(images_BHCW.shape)
+def _map(images_BHCW: Tensor, rows_BHH: Tensor, columns_BWW: Tensor, precision: str) -> Tensor:
+    """Return each image with its columns, then its rows, replaced by weighted sums of them.
+
+    Images may be whole numbers up to 255, of which bf16 loses none.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    images = images_BHCW.to(dtype).flatten(1, 2) @ columns_BWW.to(dtype).mT
+    images = rows_BHH.to(dtype) @ images.view(images_BHCW.shape).flatten(2)
+    return images.view(images_BHCW.shape).float()
 
 
 def _resample(start_B: Tensor, length_B: Tensor, side: int) -> Tensor:
@@ -224,7 +235,7 @@ def _lose_colour(images_BHCW: Tensor, lost_B: Tensor) -> Tensor:
     return images_BHCW.lerp_(_grey(images_BHCW), lost_B[:, None, None, None].float())
 
 
-def _blur(images_BHCW: Tensor, sigma_B: Tensor) -> Tensor:
+def _blur(images_BHCW: Tensor, sigma_B: Tensor, precision: str) -> Tensor:
     """Blur, the border reflected, with SimCLR's kernel: a tenth of the side wide, made odd.
 
     A banded matrix for the rows and one for the columns, as the crop.
@@ -240,7 +251,7 @@ def _blur(images_BHCW: Tensor, sigma_B: Tensor) -> Tensor:
     weight_BT = weight_BT / weight_BT.sum(1, keepdim=True)
     fold_TSS = (source_TS[:, :, None] == pixel).to(weight_BT.dtype)
     blur_BSS = (weight_BT @ fold_TSS.flatten(1)).view(-1, side, side)
-    return _map(images_BHCW, blur_BSS, blur_BSS).clamp_(max=1)
+    return _map(images_BHCW, blur_BSS, blur_BSS, precision).clamp_(max=1)
 
 
 def _solarise(images_BHCW: Tensor, threshold_B: Tensor) -> Tensor:

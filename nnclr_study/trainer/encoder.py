@@ -37,11 +37,11 @@ def conv4(width: int, side: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, channels in enumerate([3, width, width, width]):
         layers[f"conv{index}"] = nn.Conv2d(channels, width, kernel_size=3, stride=2)
-        layers[f"relu{index}"] = nn.ReLU()
+        layers[f"relu{index}"] = nn.ReLU(inplace=True)
         side = (side - 3) // 2 + 1
     layers["flatten"] = nn.Flatten()
     layers["dense"] = nn.Linear(width * side * side, width)
-    layers["relu"] = nn.ReLU()
+    layers["relu"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
 
 

@@ -116,13 +116,9 @@ def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float
     with closing(feed(requests, world.device, must_stream(data, world.device))) as images:
         for (*parts, of_probe), labels_L in zip(images, labels, strict=True):
             batch = torch.cat(parts)
+            drawn = [augment.draw(each, config.global_batch, randomness) for each in recipes]
             view1, view2 = (
-                further(
-                    augment.apply(
-                        batch, augment.draw(recipe, config.global_batch, randomness).rows(own)
-                    )
-                )
-                for recipe in recipes
+                further(augment.apply(batch, view.rows(own), config.precision)) for view in drawn
             )
             weak = augment.draw(augment.PROBE_RECIPE, config.labelled_batch_size, randomness)
             metrics = learner.contrastive_step(view1, view2, labels_L) | learner.probe_step(

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.runtime import autocast
 
-PIXELS_AT_A_TIME = 2**18
-"""Of the images that an encoder without batch norm takes together on a CPU."""
+PIXELS_AT_A_TIME = {"float32": 2**18, "tf32": 2**18, "bf16": 2**20}
+"""Of the images that an encoder without batch norm takes together on a CPU, by precision."""
 
 
 class Embedded(NamedTuple):
@@ -41,7 +41,7 @@ class Network(nn.Module):
     def forward(self, view1_BCHW: Tensor, view2_BCHW: Tensor) -> Embedded:
         """Embed two views; batch norm, in training, sees them as one batch."""
         with autocast(self._config.precision, view1_BCHW.device):
-            features = self._features(torch.cat([view1_BCHW, view2_BCHW]))
+            features = self._features(view1_BCHW, view2_BCHW)
             projected = self.head(features)
             predicted = self.predictor(projected)
         # Outside, all is in the precision of the images again.
@@ -51,16 +51,18 @@ class Network(nn.Module):
         both = features, F.normalize(projected), F.normalize(predicted)
         return Embedded._make(rows.unflatten(0, (2, -1)) for rows in both)
 
-    def _features(self, images_BCHW: Tensor) -> Tensor:
-        """Encode images, on the CPU a few at a time where each image is encoded by itself.
+    def _features(self, *views_BCHW: Tensor) -> Tensor:
+        """Encode views, on the CPU a few images at a time where each is encoded by itself.
 
         The sums are the same, and what a layer puts down for the next stays small: blocks that
         malloc has at hand, where those of a whole batch would be faulted in anew.
         """
-        if images_BCHW.is_cuda or self._config.compile or _batch_norms(self.encoder):
-            return self._encode(images_BCHW)  # type: ignore[no-any-return]
-        few = max(PIXELS_AT_A_TIME // images_BCHW[0, 0].numel(), 1)
-        return torch.cat([self.encoder(part) for part in torch.split(images_BCHW, few)])
+        first = views_BCHW[0]
+        if first.is_cuda or self._config.compile or _batch_norms(self.encoder):
+            return self._encode(torch.cat(views_BCHW))  # type: ignore[no-any-return]
+        few = max(PIXELS_AT_A_TIME[self._config.precision] // first[0, 0].numel(), 1)
+        parts = [part for view in views_BCHW for part in torch.split(view, few)]
+        return torch.cat([self.encoder(part) for part in parts])
 
 
 def embed(

@@ -34,9 +34,9 @@ def pushed(monkeypatch):
     seen, kept = [], []
     apply, push = augment.apply, SupportSet.push
 
-    def looking(images, view):
+    def looking(images, view, *precision):
         seen.append(images.clone())
-        return apply(images, view)
+        return apply(images, view, *precision)
 
     def listing(self, rows, labels):
         # The step's views are the only ones since the last probe's.
