@@ -23,6 +23,7 @@ from nnclr_study.study.plugins import Named
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
+from nnclr_study.sweep import deaths
 from nnclr_study.sweep.aside import aside
 from nnclr_study.sweep.causes import mendable
 from nnclr_study.sweep.cluster import check_state_api, joined, resources
@@ -185,6 +186,7 @@ def tuner(
         reuse: whether a process may run one trial after another.
         others: hear of what Tune does as well.
     """
+    deaths.understand()
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

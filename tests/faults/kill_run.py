@@ -6,6 +6,15 @@ A call is killed up to a second after up to twelve new epochs, by chance, or bef
 next one follows at once, whatever the killed one left. When a study is done, its rows must be
 those of the undisturbed study to the bit, each written once, and no row may ever have vanished; a
 study in a new folder is next.
+
+Last result, 2026-11-25: AMD EPYC (2 cores of a virtual machine, others at work on it), Ray 2.60,
+torch 2.14.1, Python 3.11.7:
+
+    25 kills, 4 studies: rows as undisturbed, and there once
+    trials outlived a kill by at most 1.7 s, anything by at most 63.1 s
+
+Those 63 seconds are of two agents of Ray (each about 100 MB, no CPU) that look for the cluster
+that is gone; they hinder nobody.
 """
 
 import argparse

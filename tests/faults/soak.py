@@ -5,6 +5,20 @@ Run with: python -m tests.faults.soak
 After every ten trials the driver is measured, and the process of a trial, chosen at random among
 those that were not hit before, gets a SIGKILL. All trials must finish; what the driver holds must
 not grow with them.
+
+Last result, 2026-11-25: AMD EPYC (2 cores of a virtual machine, others at work on it), Ray 2.60,
+torch 2.14.1, Python 3.11.7:
+
+      trials  kills    memory  threads  files  actors  groups
+          10      1   1022 MB       32     35       1       2
+          50      5   1030 MB       32     35       1       2
+         100     10   1036 MB       32     35       1       2
+         140     14   1045 MB       34     40       2       2
+         190     19   1048 MB       32     35       1       2
+    200 trials finished in 344 s, 19 of them after a kill, and nothing is left;
+    driver memory from trial 50 on: +14.9 MB in 100 trials
+
+It was some 35 MB in 100 trials while Tune kept statistics of every number of every row.
 """
 
 import argparse
@@ -77,9 +91,10 @@ def main() -> None:
         for wanted in range(EVERY, asked.trials, EVERY):
             while lines(ended) < wanted:
                 assert driver.poll() is None, f"`run` ended with {driver.returncode}"
+                if len(hit) < wanted // EVERY:
+                    kill_one(chance, known, hit)
                 time.sleep(0.1)
             samples.append((lines(ended), tell(driver.pid, lines(ended), len(hit))))
-            kill_one(chance, known, hit)
         code = driver.wait()
         seconds = time.monotonic() - began
         rows = RunFolder.open(home / "runs" / "soak").trials().values()
@@ -92,7 +107,8 @@ def main() -> None:
     trials, megabytes = zip(*(s for s in samples if s[0] > WARM), strict=True)
     slope = np.polyfit(trials, megabytes, 1)[0] * 100
     print(
-        f"{asked.trials} trials finished in {seconds:.0f} s with {len(hit)} kills, nothing is left;"
+        f"{asked.trials} trials finished in {seconds:.0f} s, {len(hit)} of them after a kill, "
+        "and nothing is left;"
     )
     print(f"driver memory from trial {WARM} on: {slope:+.1f} MB in 100 trials")
 
@@ -133,11 +149,11 @@ def groups() -> list[PlacementGroupState]:
 
 
 def kill_one(chance: random.Random, known: set[str], hit: set[str]) -> None:
-    """Kill a process at work on a trial that was not hit before: none may be given up."""
+    """Kill the process of a trial that was not hit before: none may be given up."""
     there = {
         Path(f"/proc/{pid}/cwd").readlink().name: pid
         for pid in descendants(os.getpid())
-        if "ray::ImplicitFunc.train" in line_of(pid)
+        if "ray::ImplicitFunc" in line_of(pid)
     }
     if fresh := sorted(there.keys() & known - hit):
         trial = chance.choice(fresh)

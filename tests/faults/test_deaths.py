@@ -1,0 +1,48 @@
+"""Processes of trials that die where Ray Tune would not expect it: the trial is tried again."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
+
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.sweep import deaths
+from tests.sweep.test_engine import small as small
+
+DYING = """
+import os, sys
+from nnclr_study import cli
+from nnclr_study.sweep import engine
+in_process = engine.in_process
+def last_of_its_process(params, job):
+    in_process(params, job)
+    from ray.train._internal.session import _TrainSession
+    _TrainSession.reset = lambda *_, **__: os._exit(1)
+engine.in_process = last_of_its_process
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("death", [OutOfMemoryError("low on memory"), ActorDiedError()])
+def test_a_process_killed_for_memory_has_died(death):
+    heard = []
+    tracked = SimpleNamespace(actor_id=1, _on_error=lambda _, error: heard.append(error))
+    manager = object.__new__(deaths._Manager)
+    manager._failed_actor_ids, manager._cleanup_actor = set(), lambda **_: None
+    manager._actor_task_failed(SimpleNamespace(_tracked_actor=tracked, _on_error=None), death)
+    (error,) = heard
+    assert isinstance(error, RayActorError)
+    assert str(error) == str(death)
+    assert manager._failed_actor_ids == {1}
+
+
+@pytest.mark.ray
+def test_a_process_that_dies_as_it_is_handed_on_costs_no_trial(small, tmp_path):
+    words = [sys.executable, "-c", DYING, "run", small]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = RunFolder.open(tmp_path / "runs" / "small")
+    assert [row.status for row in folder.trials().values()] == ["finished"] * 4
+    assert list(folder.ray.rglob("error.txt")), "none died"
