@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +18,6 @@ from nnclr_study.study import provenance
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import Trial
-from nnclr_study.study.plugins import Named
 from nnclr_study.study.rows import Session
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
@@ -28,9 +26,10 @@ from nnclr_study.sweep.aside import aside
 from nnclr_study.sweep.causes import mendable
 from nnclr_study.sweep.cluster import check_state_api, joined, resources
 from nnclr_study.sweep.mirror import Mirror
-from nnclr_study.sweep.nodes import Facts, alive, bring, check
+from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.resources import Demand, Node, Placement, place
+from nnclr_study.sweep.room import Ready, Room
 from nnclr_study.sweep.store import Store
 from nnclr_study.sweep.suggestions import EarlyStopping, Suggestions, searched
 from nnclr_study.sweep.terminal import Progress
@@ -40,9 +39,6 @@ from nnclr_study.sweep.waiting import Waiting
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.plugins import check_plugins
 from nnclr_study.trainer.prepared import prepare
-
-ASK_AGAIN_SECONDS = 5.0
-"""How often the cluster is asked what it has."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def run_study(
         if not placement.gpus_per_worker:
             _check_needs_no_gpu(study)
         run = None if how.store else folder.path.resolve()
-        ready = _Ready(run, images, study.plugins, is_ours=how.address is None)
+        ready = Ready(run, images, study.plugins, is_ours=how.address is None)
         ready.make(alive())
         mirror = Mirror(study, folder, how.optuna_storage)
         trials = iter(todo)
@@ -119,7 +115,7 @@ def run_study(
         ):
             trackers: list[Tracker] = [TensorBoard(folder.tensorboard), *told]
             recorder = Recorder(study, folder, again, session, mirror, progress, changed, trackers)
-            room = _Room(how.demand, placement, ready, progress)
+            room = Room(how.demand, placement, ready, progress)
             suggestions = Suggestions(trials, recorder, room)
             job = Job(
                 checkpoints=folder.checkpoints.resolve(),
@@ -140,7 +136,8 @@ def run_study(
                     f"session-{number}",
                     job.ray_storage,
                     reuse=placement.runner == "in-process",
-                    others=[Waiting(placement, progress)],
+                    # A cluster of ours has no others that could hold anything.
+                    others=[Waiting(placement, progress)] if how.address else [],
                 )
             )
 
@@ -209,54 +206,6 @@ def tuner(
 
 def _trial_id(trial: tune.experiment.Trial) -> str:
     return str(trial.config["trial_id"])
-
-
-class _Ready:
-    """Makes nodes ready for trials: each once; the one of a cluster of ours needs nothing."""
-
-    def __init__(
-        self, run: Path | None, images: Sequence[Path], plugins: Sequence[Named], is_ours: bool
-    ) -> None:
-        self._run = run
-        self._images = images
-        self._plugins = plugins
-        self._is_ours = is_ours
-        self._known: set[str] = set()
-
-    def make(self, nodes: Sequence[Facts]) -> None:
-        """Check nodes that are new, and send them the images that they lack."""
-        new = [node for node in nodes if node["NodeID"] not in self._known]
-        self._known |= {node["NodeID"] for node in new}
-        if new and not self._is_ours:
-            check(new, self._run, self._plugins)
-            for path in self._images:
-                bring(new, path)
-
-
-class _Room:
-    """How many trials at a time the cluster holds, asked anew now and then: nodes may join."""
-
-    def __init__(
-        self, demand: Demand, placement: Placement, ready: _Ready, progress: Progress
-    ) -> None:
-        self._demand = replace(demand, runner=placement.runner)
-        self._room = placement.max_concurrent
-        self._ready = ready
-        self._progress = progress
-        self._asked = monotonic()
-
-    def __call__(self) -> int:
-        if monotonic() - self._asked > ASK_AGAIN_SECONDS:
-            self._asked = monotonic()
-            try:
-                self._ready.make(alive())
-            except ClusterError as error:  # its trials will fail, and say so
-                self._progress.say(str(error))
-            try:
-                self._room = place(self._demand, resources()).max_concurrent
-            except ClusterError:
-                self._room = 0  # until a node is back
-        return self._room
 
 
 def _warm_start(study: Study, mirror: Mirror) -> Iterator[str]:
