@@ -47,8 +47,9 @@ def begun(path, hour):
 def runs_of(uri, trial=TRIAL):
     """Return the runs of a trial in MLflow, the newest first."""
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("good").experiment_id
-    return client.search_runs([experiment], f"attributes.run_name = '{trial.id}'")
+    experiment = client.get_experiment_by_name("good")
+    known = [experiment.experiment_id] if experiment else []
+    return client.search_runs(known, f"attributes.run_name = '{trial.id}'") if known else []
 
 
 def steps(uri, run, metric="val_probe_top1"):
