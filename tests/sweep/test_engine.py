@@ -100,7 +100,12 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
 def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     small.write_text(STUDY.replace("epochs = 4", "epochs = 50"))
     process = subprocess.Popen(
-        command("run", small), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("run", small),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background, these tests perhaps, ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     ended = tmp_path / "runs" / "small" / "trials.jsonl"
