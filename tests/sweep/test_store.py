@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from threading import Thread
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -44,10 +45,15 @@ def bucket(monkeypatch):
         port = free.getsockname()[1]
     server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
-    client.create_bucket(Bucket="lab")
+    _make_bucket(f"http://127.0.0.1:{port}")
     yield f"s3://lab/studies?endpoint_override=127.0.0.1:{port}&scheme=http"
     server.stop()
+
+
+def _make_bucket(server):
+    # All of moto's servers in a process hold the same: what an earlier test left goes first.
+    urlopen(Request(f"{server}/moto-api/reset", method="POST")).close()
+    boto3.client("s3", endpoint_url=server).create_bucket(Bucket="lab")
 
 
 def test_a_run_folder_comes_back_as_it_was_sent(bucket, tmp_path):
@@ -118,7 +124,7 @@ def flaky(monkeypatch):
     thread = Thread(target=server.serve_forever)
     thread.start()
     host = f"127.0.0.1:{server.port}"
-    boto3.client("s3", endpoint_url=f"http://{host}").create_bucket(Bucket="lab")
+    _make_bucket(f"http://{host}")
     yield app, f"s3://key:hunter2@lab/studies?endpoint_override={host}&scheme=http"
     server.shutdown()
     thread.join()
