@@ -14,12 +14,16 @@ than float32, so that a bf16 step waits for memory:
      96 px  float32     682 GFLOP  peak    434 GFLOP/s  floor  1.573 s  step  2.665 s   59%
      96 px  bf16        682 GFLOP  peak   2360 GFLOP/s  floor  0.289 s  step  0.945 s   31%
 
-AMD EPYC with AVX-512 (bf16 and VNNI):
+AMD EPYC with AVX-512 (bf16 and VNNI), 2026-11-25, median of 5, the machine's neighbours quiet. In
+float32 the convolutions pass the product that stands for the peak:
 
-     32 px  float32      62 GFLOP  peak    180 GFLOP/s  floor  0.348 s  step  0.497 s   70%
-     32 px  bf16         62 GFLOP  peak    420 GFLOP/s  floor  0.149 s  step  0.298 s   50%
-     96 px  float32     682 GFLOP  peak    165 GFLOP/s  floor  4.125 s  step  4.989 s   83%
-     96 px  bf16        682 GFLOP  peak    410 GFLOP/s  floor  1.662 s  step  2.380 s   70%
+     32 px  float32      62 GFLOP  peak    211 GFLOP/s  floor  0.296 s  step  0.272 s  109%
+     32 px  bf16         62 GFLOP  peak    851 GFLOP/s  floor  0.073 s  step  0.195 s   38%
+     96 px  float32     682 GFLOP  peak    217 GFLOP/s  floor  3.135 s  step  2.593 s  121%
+     96 px  bf16        682 GFLOP  peak    907 GFLOP/s  floor  0.752 s  step  1.216 s   62%
+
+The day before, the neighbours busy, that machine's bf16 peak was 410 GFLOP/s and the step of then
+at 70 % of it.
 
 The target of 75 % of the bf16 peak at 96 px is not met. On AMX it cannot be with these kernels:
 the library's convolutions alone, called as the step calls them, leave 47 %.

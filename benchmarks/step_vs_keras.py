@@ -6,16 +6,16 @@ PYTHON is an interpreter with TensorFlow (`pip install tensorflow-cpu` in an env
 own, or `pip install -e '.[keras]'` here, its default). The other side is benchmarks/keras_step.py,
 checked against the recorded steps of tests/trainer/golden before it is timed.
 
-Last results, 2026-11-24, 2 cores of a virtual machine, 2 threads, torch 2.14.1, TensorFlow
-2.21.0, Keras 3.15.1, Python 3.11.7; median of 7 rounds in alternation; the other side agreed with
-the recorded steps to 4.8e-07. AMD EPYC with AVX-512:
+Last results, 2026-11-25, 2 cores of a virtual machine, 2 threads, torch 2.14.1, TensorFlow
+2.21.0, Keras 3.15.1, Python 3.11.7; median of 7 rounds in alternation. AMD EPYC with AVX-512 (bf16
+and VNNI):
 
-     32 px  keras      0.481 s   1.00x
-     32 px  float32    0.489 s   0.98x
-     32 px  bf16       0.291 s   1.65x
-     96 px  keras      4.474 s   1.00x
-     96 px  float32    4.874 s   0.92x
-     96 px  bf16       2.515 s   1.78x
+     32 px  keras      0.264 s   1.00x
+     32 px  float32    0.263 s   1.00x
+     32 px  bf16       0.163 s   1.62x
+     96 px  keras      2.424 s   1.00x
+     96 px  float32    2.554 s   0.95x
+     96 px  bf16       1.187 s   2.04x
 
 On an Intel Xeon with AMX, in float32, the step took 2.67 s (floor.py) where Keras had taken 2.80 s
 an hour before; the two have not been measured side by side there since.
