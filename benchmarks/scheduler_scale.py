@@ -8,13 +8,13 @@ and TensorBoard are told, and the next trial is chosen.
 
 `--alone` tells the same rows to the same recorder without a cluster.
 
-Last results, 2026-11-24: AMD EPYC with AVX-512 (2 cores of a virtual machine), Ray 2.60, Python
-3.11.7. The 64 processes share two cores, on which starting them takes nearly all of the time, the
-driver's own 9 % of one core; what is left of the recorder's time is waiting for its turn:
+Last results, 2026-11-25: AMD EPYC with AVX-512 (2 cores of a virtual machine), Ray 2.60, Python
+3.11.7. The 64 processes share two cores, on which starting them takes most of the time: 250 trials
+more took 20 s more. 1,000 trials: not measured since processes start all at once.
 
      trials   seconds   trials/s   recorder   a trial   driver memory
-        250     78.9s        3.2      10.9s   43.5 ms        950 MB
-      1,000    515.7s        1.9      69.7s   69.7 ms       1146 MB
+        250     77.2s        3.2      15.1s   60.4 ms        996 MB
+        500     97.1s        5.2      16.4s   32.9 ms       1011 MB
 
 `--alone`, where nothing else runs, it is linear in trials:
 
