@@ -88,5 +88,5 @@ def _first_of_best(tables: Tables, analysis: dict[str, Any]) -> str:
 
 def _session(run: RunFolder, trial_id: str) -> Session | None:
     """Return the call of `run` in which a trial ended; None: it has not, or that is not known."""
-    row, sessions = run.trials().get(trial_id), run.sessions()
-    return sessions[row.session] if row and row.session < len(sessions) else None
+    row, sessions = run.trials().get(trial_id), {one.number: one for one in run.sessions()}
+    return sessions.get(row.session) if row else None

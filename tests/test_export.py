@@ -7,6 +7,8 @@ import torch
 
 import nnclr_study
 from nnclr_study.cli import main
+from nnclr_study.errors import RunFolderWarning
+from nnclr_study.export import export
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
@@ -76,6 +78,18 @@ def test_it_takes_the_lowest_finished_seed_of_the_best_mean(run, tmp_path, capsy
     assert "queue_size 500" in card
     for path in out.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
+
+
+def test_what_trained_it_is_named_beside_foreign_lines(run, tmp_path):
+    sessions = run.path / "sessions.jsonl"
+    (told,) = (json.loads(line) for line in sessions.read_text().splitlines())
+    told |= {"number": 1, "commit": "c" * 40}
+    sessions.write_text(f"no row of ours\n{json.dumps(told)}\n")
+    trials = run.path / "trials.jsonl"
+    trials.write_text(trials.read_text().replace('"session":0', '"session":1'))
+    with pytest.warns(RunFolderWarning):
+        export(run.path, None, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["commit"] == "c" * 40
 
 
 def test_what_it_wrote_loads_as_the_run_s_encoder(run, tmp_path):
