@@ -153,39 +153,27 @@ def run(
 
     parsed = study if isinstance(study, Study) else load_study(study)
     path = Path("runs" if "://" in str(storage) else storage) / parsed.name
-    given = {
-        "storage": storage,
-        "data": data,
+    options: dict[str, Any] = {
+        "storage": str(storage),
+        "data": Path(data),
         "address": address,
         "runner": runner,
         "workers": workers,
-        "gpus-per-trial": gpus_per_trial,
-        "max-concurrent": max_concurrent,
-        "optuna-storage": optuna_storage,
+        "gpus_per_trial": gpus_per_trial,
+        "max_concurrent": max_concurrent,
+        "optuna_storage": optuna_storage,
+        "tracker": list(tracker),
+        "retry_failed": retry_failed,
     }
     named = path / "study.toml" if isinstance(study, Study) else study
-    flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    flags += [f"--tracker={word}" for word in tracker]
     with (
         tempfile.TemporaryDirectory() as home,
-        _as_command("run", str(named), *flags, *["--retry-failed"] * retry_failed),
+        _as_command("run", str(named), *cli.run_flags(**options)),
         suppress(Exit),  # trials failed
     ):
         file = Path(home) / "study.toml"
         file.write_text(parsed.text, encoding="utf-8")
-        cli.run(
-            file,
-            str(storage),
-            Path(data),
-            address,
-            runner,
-            workers,
-            gpus_per_trial,
-            max_concurrent,
-            retry_failed,
-            optuna_storage,
-            list(tracker),
-        )
+        cli.run(file, **options)
     return Run(path)
 
 

@@ -176,19 +176,18 @@ def run(
     if address is not None and address.startswith("ray://"):
         from nnclr_study.sweep.client import run_there
 
-        given = {
-            "--storage": storage,
-            "--data": data,
-            "--runner": runner,
-            "--workers": workers,
-            "--gpus-per-trial": gpus_per_trial,
-            "--max-concurrent": max_concurrent,
-            "--optuna-storage": optuna_storage,
-        }
-        flags = [f"{name}={value}" for name, value in given.items() if value is not None]
-        flags += [f"--tracker={word}" for word in tracker or []]
-        retry = ["--retry-failed"] if retry_failed else []
-        raise typer.Exit(run_there(address, study.text, [*flags, *retry]))
+        flags = run_flags(
+            storage=storage,
+            data=data,
+            runner=runner,
+            workers=workers,
+            gpus_per_trial=gpus_per_trial,
+            max_concurrent=max_concurrent,
+            optuna_storage=optuna_storage,
+            tracker=tracker,
+            retry_failed=retry_failed,
+        )
+        raise typer.Exit(run_there(address, study.text, flags))
     require(study.plugins, file)
     store = None
     if "://" in storage:
@@ -229,6 +228,20 @@ def run(
     if counts["failed"]:
         out.print(f"{counts['failed']} failed; --retry-failed runs them again")
         raise typer.Exit(1)
+
+
+def run_flags(**options: Any) -> list[str]:
+    """Return options of `run`, by its parameters' names, as one would type them."""
+    flags = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags += [flag] * value
+        elif isinstance(value, list):
+            flags += [f"{flag}={each}" for each in value]
+        elif value is not None:
+            flags.append(f"{flag}={value}")
+    return flags
 
 
 @contextmanager

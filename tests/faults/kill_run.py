@@ -21,19 +21,18 @@ import argparse
 import csv
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from nnclr_study.study.rows import TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from tests.processes import working_in
+from tests.sweep.test_engine import command, rows
 
 STUDY = """
 [study]
@@ -104,11 +103,7 @@ def start(folder: RunFolder, cwd: Path) -> "subprocess.Popen[bytes]":
     """Begin a `run` of the study."""
     storage = folder.path.parent
     words = ["run", storage.parent / "killed.toml", "--storage", storage, "--runner", "in-process"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "nnclr_study.cli", *map(str, words)],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-    )
+    return subprocess.Popen(command(*words), cwd=cwd, stdout=subprocess.DEVNULL)
 
 
 def killed(folder: RunFolder, epochs: int, seconds: float) -> Path | None:
@@ -147,7 +142,7 @@ def watch(cwd: Path) -> tuple[float, float]:
 def check(folder: RunFolder, undisturbed: RunFolder) -> None:
     """Make sure that a study's rows are there once, and are those of the undisturbed one."""
     assert table(folder) == table(undisturbed)
-    assert epochs(folder) == epochs(undisturbed)
+    assert rows(folder.path) == rows(undisturbed.path)
     for name in ("trials.jsonl", "epochs.jsonl"):
         count, wanted = (
             len((f.path / name).read_text().splitlines()) for f in (folder, undisturbed)
@@ -160,15 +155,6 @@ def table(folder: RunFolder) -> list[list[str]]:
     said = ("trial_id", "status", "epochs_done", "val_probe_top1", "test_probe_top1")
     with (folder.report / "trials.csv").open(newline="") as file:
         return [[row[name] for name in said] for row in csv.DictReader(file)]
-
-
-def epochs(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
-    """Return every epoch's row without its clocks."""
-    clocks = {"seconds", "train_seconds"}
-    return {
-        trial_id: [row.model_dump(exclude=clocks) for row in rows]
-        for trial_id, rows in folder.epochs().items()
-    }
 
 
 if __name__ == "__main__":

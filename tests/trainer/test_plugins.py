@@ -75,6 +75,14 @@ def dataset(found, key="1"):
     return DatasetPlugin(key=lambda folder: key, open=lambda folder, size: found)
 
 
+def refused(knob):
+    """Return what is said of a trial whose plug-in breaks its contract."""
+    with pytest.raises(PluginError) as caught:
+        check_plugins(config(**{knob: "plugin:mine"}))
+    assert str(caught.value).startswith(f"{knob} plugin:mine of my-plugins 1.0")
+    return str(caught.value)
+
+
 def test_a_trial_of_all_three_runs_and_a_second_time_to_the_bit(example, capsys):
     study = example / "shapes.toml"
     study.write_text(STUDY)
@@ -131,11 +139,9 @@ def test_an_encoder_s_weights_follow_the_seed_and_are_left_as_they_are(example):
 )
 def test_an_encoder_that_breaks_its_contract_is_named(what, said, brings):
     brings("encoder", what)
-    with pytest.raises(PluginError) as caught:
-        check_plugins(config(encoder="plugin:mine"))
-    assert str(caught.value).startswith("encoder plugin:mine of my-plugins 1.0")
-    assert said in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1, "a trial's reason is a line"
+    told = refused("encoder")
+    assert said in told
+    assert len(told.splitlines()) == 1, "a trial's reason is a line"
 
 
 @pytest.mark.parametrize(
@@ -208,10 +214,7 @@ def test_workers_of_a_trial_draw_differently(brings, monkeypatch):
 )
 def test_an_augmentation_that_breaks_its_contract_is_named(what, said, brings):
     brings("aug_recipe", what)
-    with pytest.raises(PluginError) as caught:
-        check_plugins(config(aug_recipe="plugin:mine"))
-    assert str(caught.value).startswith("aug_recipe plugin:mine of my-plugins 1.0")
-    assert said in str(caught.value)
+    assert said in refused("aug_recipe")
 
 
 def test_images_of_any_kind_are_taken(brings, tmp_path):

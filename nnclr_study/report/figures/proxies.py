@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nnclr_study.report.figures.names import Names, cut
-from nnclr_study.report.figures.rows import lay_rows, mark_zero
+from nnclr_study.report.figures.rows import bars, lay_rows, mark_zero
 from nnclr_study.report.look import SERIES, empty_figure
 from nnclr_study.report.wording import points
 
@@ -28,21 +28,18 @@ def proxies(found: dict[str, Any], arms: Sequence[dict[str, Any]]) -> go.Figure:
     for kind, of, below, symbol, colour in _KINDS:
         own = [(row, s[kind]) for row, s in enumerate(scores) if s[kind] is not None]
         rhos = [each["rho"] for _, each in own]
-        ends = [each["interval"] or (each["rho"], each["rho"]) for _, each in own]
         figure.add_scatter(
             x=rhos,
             y=[row + below for row, _ in own],
-            error_x={
-                "type": "data",
-                "array": [high - rho for rho, (_, high) in zip(rhos, ends, strict=True)],
-                "arrayminus": [rho - low for rho, (low, _) in zip(rhos, ends, strict=True)],
-                "thickness": 3,
-                "width": 0,
-            },
+            error_x=bars(rhos, [each["interval"] for _, each in own], unit=float),
             mode="markers",
             cliponaxis=False,
-            marker={"symbol": symbol, "color": colour, "size": 11}
-            | {"line": {"width": 2, "color": colour}},
+            marker={
+                "symbol": symbol,
+                "color": colour,
+                "size": 11,
+                "line": {"width": 2, "color": colour},
+            },
             customdata=[scores[row]["score"] for row, _ in own],
             hovertemplate=f"%{{customdata}}, {of}: %{{x:.2f}}<extra></extra>",
             name=f"over {of}",

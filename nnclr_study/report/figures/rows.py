@@ -1,6 +1,6 @@
 """Figures of one row an arm: its name at the left, its interval, and its numbers at the right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
@@ -49,13 +49,17 @@ def difference(mean: float, interval: Sequence[float] | None) -> str:
     return f"{signed(mean, decimals)} ({span(interval, decimals)})"
 
 
-def bars(means: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> dict[str, object]:
-    """Return the error bars, in per cent, of means with these intervals."""
+def bars(
+    means: Sequence[float],
+    intervals: Sequence[Sequence[float] | None],
+    unit: Callable[[float], float] = percent,
+) -> dict[str, object]:
+    """Return the error bars, in the axis's unit, of means with these intervals."""
     known = [interval or (mean, mean) for mean, interval in zip(means, intervals, strict=True)]
     return {
         "type": "data",
-        "array": [percent(high - mean) for mean, (_, high) in zip(means, known, strict=True)],
-        "arrayminus": [percent(mean - low) for mean, (low, _) in zip(means, known, strict=True)],
+        "array": [unit(high - mean) for mean, (_, high) in zip(means, known, strict=True)],
+        "arrayminus": [unit(mean - low) for mean, (low, _) in zip(means, known, strict=True)],
         "thickness": 3,
         "width": 0,
     }
