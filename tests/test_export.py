@@ -86,7 +86,7 @@ def test_what_trained_it_is_named_beside_foreign_lines(run, tmp_path):
     told |= {"number": 1, "commit": "c" * 40}
     sessions.write_text(f"no row of ours\n{json.dumps(told)}\n")
     trials = run.path / "trials.jsonl"
-    trials.write_text(trials.read_text().replace('"session":0', '"session":1'))
+    trials.write_text(trials.read_text().replace('"session": 0', '"session": 1'))
     with pytest.warns(RunFolderWarning):
         export(run.path, None, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["commit"] == "c" * 40
