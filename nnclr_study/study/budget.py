@@ -1,5 +1,6 @@
 """What a study has spent of its budget, counted from its rows."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ class Spent:
     """Begun."""
     hours: float
     gpu_hours: float
-    failures: Counter[str]
-    """Of each error, how many trials failed with it."""
+    errors: list[str]
+    """Of every failed trial."""
 
     def exhausts(self, budget: BudgetTable) -> str | None:
         """Return which part of a budget is used up and the way out, or None."""
@@ -32,12 +33,15 @@ class Spent:
                     f"budget reached: {shown} of {limit:,g} {name.replace('_', ' ')}; "
                     f"raise [budget] {name} in the study file to go on"
                 )
-        if self.failures:
-            error, count = self.failures.most_common(1)[0]
+        if self.errors:
+            # Figures aside: memory that was short by 3 MB and by 4 is the same cause.
+            kinds = [re.sub(r"\b0x[0-9a-f]+|\d+(?:[.,]\d+)*", "", error) for error in self.errors]
+            kind, count = Counter(kinds).most_common(1)[0]
             if count >= budget.max_failures:
                 return (
                     f"{count} trials failed with the same error, as many as [budget] "
-                    f"max_failures allows: {error}; mend it and use --retry-failed"
+                    f"max_failures allows: {self.errors[kinds.index(kind)]}; mend it and use "
+                    "--retry-failed"
                 )
         return None
 
@@ -55,7 +59,7 @@ def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) ->
         trials=begun,
         hours=sum(max(0.0, span.total_seconds()) for span in lasted) / 3600,
         gpu_hours=sum(row.gpu_seconds for row in ended) / 3600,
-        failures=Counter(row.error or "" for row in ended if row.status == "failed"),
+        errors=[row.error or "" for row in ended if row.status == "failed"],
     )
 
 

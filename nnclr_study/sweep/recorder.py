@@ -1,7 +1,6 @@
 """The one writer of the run folder: it hears of every epoch and every end of a trial."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -92,7 +91,7 @@ class Recorder(Callback):  # type: ignore[misc]
             trials=self._spent.trials + len(self._running),
             hours=self._spent.hours + (monotonic() - self._begun) / 3600,
             gpu_hours=self._spent.gpu_hours + gpu_seconds / 3600,
-            failures=self._spent.failures,
+            errors=self._spent.errors,
         )
 
     def budget_reached(self) -> bool:
@@ -175,7 +174,7 @@ class Recorder(Callback):  # type: ignore[misc]
             self._spent,
             trials=self._spent.trials + 1,
             gpu_hours=self._spent.gpu_hours + row.gpu_seconds / 3600,
-            failures=self._spent.failures + Counter([] if error is None else [error]),
+            errors=self._spent.errors + ([] if error is None else [error]),
         )
         self._mirror.end(row, rows[-1] if rows else None)
         for tracker in self._trackers:

@@ -52,6 +52,16 @@ def test_a_limit_is_reached_at_it_and_not_before(folder):
     )
 
 
+def test_errors_are_the_same_whose_figures_alone_differ(folder):
+    errors = ["needs 3.1 GB at 0x7f3a", "needs 12,044 GB at 0xff", "no file"]
+    for trial, error in zip(plan_trials(folder.study()), errors, strict=False):
+        folder.append_trial(ended(trial, "failed").model_copy(update={"error": error}))
+    found = spent_by(folder, folder.study())
+    assert "2 trials failed" in found.exhausts(BudgetTable(max_failures=2))
+    assert "needs 3.1 GB at 0x7f3a; mend" in found.exhausts(BudgetTable(max_failures=2))
+    assert found.exhausts(BudgetTable(max_failures=3)) is None
+
+
 def test_the_same_error_often_enough_is_shown_once(folder):
     trials = plan_trials(folder.study())
     for trial, error in zip(trials, ["full", "full", "dead", "full"], strict=False):
