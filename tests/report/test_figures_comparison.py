@@ -71,7 +71,7 @@ def test_a_forest_says_where_seeds_are_too_few():
     arms = [made_arm(0), made_arm(1, vs_baseline=nothing), made_arm(2, vs_baseline=single)]
     figure = forest(arms, margin=0.005)
     assert intervals(figure) == {"no verdict": [(1, 2.0, 2.0, 2.0)]}
-    assert {"no seed in both", "+2.00"} <= set(texts(figure))
+    assert {"no seed in both", "+2.0"} <= set(texts(figure))
 
 
 def test_hover_says_pairs_and_tests_and_is_inert():

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from nnclr_study.report.figures.axes import percent
 from nnclr_study.report.figures.names import LETTER, SMALL, Names
 from nnclr_study.report.look import INK, MUTED
-from nnclr_study.report.wording import decimals_of, signed, span
+from nnclr_study.report.wording import decimals_of, signed, significant, span
 
 ROW = 40
 """Pixels of a row: two lines of small text, and space to the next two."""
@@ -44,7 +44,7 @@ def lay_rows(figure: go.Figure, names: Names, texts: Sequence[str], room: int = 
 def difference(mean: float, interval: Sequence[float] | None) -> str:
     """Return a difference in points with its interval: `+1.48 (0.97 to 1.99)`."""
     if interval is None:
-        return signed(mean)
+        return signed(mean, significant(mean))
     decimals = decimals_of(interval)
     return f"{signed(mean, decimals)} ({span(interval, decimals)})"
 
