@@ -63,7 +63,7 @@ def _program(
 def plan(
     file: StudyFile,
     like: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Forecast from the pace of this run")
+        Path | None, typer.Option(metavar="RUN", help="Forecast from the rows of this run")
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Forecast from some steps, taken here and now")
@@ -78,22 +78,28 @@ def plan(
 ) -> None:
     """Print the trials of a study file and what they will take; run nothing.
 
-    Without --like or --probe, hours and disk are not known. --node-cpus tells of a cluster, onto
-    which the trials are packed.
+    Without --like or --probe, hours and disk are not known; without --like, seeds are taken to
+    scatter as in a published study. --node-cpus tells of a cluster, onto which trials are packed.
 
     Example: nnclr-study plan search_spaces/quickstart.toml --probe --node-cpus 2
     """
-    from nnclr_study.study.forecast import extremes, forecast, recorded
+    from nnclr_study.report.noise import resolution
+    from nnclr_study.study.forecast import extremes, forecast
     from nnclr_study.study.plan import plan_trials
     from nnclr_study.study.plugins import require
-    from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
     from nnclr_study.tell import forecast_lines, headline, space_table, trials_table
 
     study = load_study(file)
     require(study.plugins, file)
     trials = [] if study.search else plan_trials(study)
-    paces = recorded(RunFolder.open(like)) if like else []
+    paces, noise = [], None
+    if like is not None:
+        from nnclr_study.report.earlier import noise_of, paces_of
+        from nnclr_study.report.evidence import load_any
+
+        earlier = load_any(like)
+        paces, noise = paces_of(earlier), noise_of(earlier)
     if probe:
         from nnclr_study.trainer.pace import pace
         from nnclr_study.trainer.prepared import prepare
@@ -102,6 +108,7 @@ def plan(
             prepare(config.dataset, config.image_size, data)
             paces.append(pace(config, data))
     coming = forecast(study, paces)
+    resolved = resolution(study, noise)
     placement = None
     if node_cpus is not None:
         from nnclr_study.sweep.resources import Demand, place
@@ -110,12 +117,16 @@ def plan(
         placement = place(Demand("auto", workers, gpus_per_trial, None), cluster)
     if as_json:
         rows = [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
-        at_once = {"max_concurrent": placement.max_concurrent if placement else None}
+        further = {
+            "max_concurrent": placement.max_concurrent if placement else None,
+            "smallest_difference": resolved.difference if resolved else None,
+            "noise": asdict(resolved.noise) if resolved else None,
+        }
         about = {"study": study.name, "question": study.question, "trials": rows}
-        _print_json(about | {"forecast": asdict(coming) | at_once})
+        _print_json(about | {"forecast": asdict(coming) | further})
         return
     out.print(space_table(study) if study.search else trials_table(trials))
-    for line in (headline(study), *forecast_lines(coming, placement)):
+    for line in (headline(study), *forecast_lines(coming, placement, resolved)):
         out.print(line)
 
 

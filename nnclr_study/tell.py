@@ -6,6 +6,8 @@ from typing import Protocol
 
 from rich.table import Table
 
+from nnclr_study.report.noise import Resolution
+from nnclr_study.report.wording import points
 from nnclr_study.study.forecast import Forecast
 from nnclr_study.study.plan import Trial, condition_label, plan_trials, show_value
 from nnclr_study.study.spec import Study
@@ -67,7 +69,9 @@ def headline(study: Study) -> str:
     )
 
 
-def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
+def forecast_lines(
+    coming: Forecast, placement: Packed | None, resolved: Resolution | None
+) -> Iterator[str]:
     """Yield a forecast line by line."""
     gpus = placement.gpus_per_worker * placement.workers if placement else 0
     at_once = placement.max_concurrent if placement else 1
@@ -92,10 +96,12 @@ def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
         low, high = coming.disk_bytes
         yield f"disk: {_span(low / 1e9, high / 1e9)} GB of checkpoints"
     yield f"queue: at most {coming.queue_bytes / 1e6:,.1f} MB of each worker's memory"
-    if coming.smallest_difference is not None:
+    if resolved is not None:
+        noise = resolved.noise
         yield (
-            f"resolves: differences to the baseline from {coming.smallest_difference:.1f} "
-            "standard deviations of a paired difference on (80 % power, 5 %, Bonferroni)"
+            f"resolves: differences to the baseline from {points(resolved.difference)} on (80 % "
+            f"power, 5 %, Dunnett), if trials scatter as in {noise.source}: seed SD "
+            f"{points(noise.seed_sd, 2)}, r = {noise.correlation:.2f} between conditions"
         )
 
 

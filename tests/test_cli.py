@@ -87,7 +87,8 @@ def test_plan_packs_onto_the_cluster_it_is_told_of_and_forecasts_from_a_run(run_
     shown = capsys.readouterr().out
     assert "packing: 8 at a time, 2 rounds; a trial has 1 worker(s) and 0.5 GPU(s)" in shown
     assert "not known; measure with --probe" in shown
-    assert "resolves: differences to the baseline from 5.7 standard deviations" in shown
+    assert "resolves: differences to the baseline from 6.8 points on" in shown
+    assert "if trials scatter as in reports/quickstart: seed SD 2.16 points, r = 0.11" in shown
     assert main([*words, "--like", str(run_folder.path)]) == 0
     shown = capsys.readouterr().out
     assert "GPU-hours" in shown
@@ -98,6 +99,15 @@ def test_plan_packs_onto_the_cluster_it_is_told_of_and_forecasts_from_a_run(run_
     assert told["trial_hours"][0] > 0
     assert main(["plan", str(QUICKSTART), "--node-cpus", "8", "--gpus-per-trial", "1"]) == 3
     assert "cannot hold one trial" in capsys.readouterr().err
+
+
+def test_plan_forecasts_from_published_evidence(capsys):
+    evidence = SPACES.parent / "reports" / "quickstart"
+    assert main(["plan", str(SPACES / "queue_size.toml"), "--like", str(evidence)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "time: " in shown
+    assert "disk" not in shown, "evidence holds no checkpoints"
+    assert f"as in {evidence}: seed SD 2.16 points".replace(" ", "") in shown.replace(" ", "")
 
 
 def test_plan_probes_the_smallest_and_the_largest_trial(tmp_path, capsys):

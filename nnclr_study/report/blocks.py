@@ -14,8 +14,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr, poch
-from scipy.stats import binomtest, chi2, nct
+from scipy.special import nctdtrinc, ndtr, poch
+from scipy.stats import binomtest, chi2
 from scipy.stats import t as student
 
 from nnclr_study.report.intervals import ALPHA, NO_SPREAD, holm, t_interval, t_test
@@ -217,19 +217,32 @@ def sufficient(values_SK: Array, margin: float) -> Sufficient | None:
     return found
 
 
+def smallest_difference(arms: int, seeds: int) -> float | None:
+    """Return the true difference to the baseline that is resolved in 80 % of studies.
+
+    In residual standard deviations, by Dunnett's test with the blocks' residual: where the
+    noncentral t exceeds the critical value with that probability (Cohen, Statistical Power
+    Analysis, 1988, chapter 2). None: fewer than two arms or two seeds.
+    """
+    if arms < 2 or seeds < 2:
+        return None
+    df = (arms - 1) * (seeds - 1)
+    shift = nctdtrinc(df, 1 - POWER, dunnett_critical(arms - 1, df))
+    return float(shift) * sqrt(2 / seeds)
+
+
 def seeds_for_margin(residual_sd: float, arms: int, margin: float) -> int | None:
     """Return the fewest seeds that resolve a true difference of margin with 80 % power.
 
-    Of one arm to the baseline, by Dunnett's test with the blocks' residual; None above MAX_SEEDS.
+    Of one arm to the baseline, by Dunnett's test; at least MIN_PAIRS, None above MAX_SEEDS.
     """
 
-    def power(seeds: int) -> float:
-        df = (arms - 1) * (seeds - 1)
-        shift = margin / (residual_sd * sqrt(2 / seeds))
-        return float(nct.sf(dunnett_critical(arms - 1, df), df, shift))
+    def is_resolved(seeds: int) -> bool:
+        smallest = smallest_difference(arms, seeds)
+        return smallest is not None and smallest * residual_sd <= margin
 
     counts = range(MIN_PAIRS, MAX_SEEDS + 1)
-    place = bisect_left(counts, POWER, key=power)
+    place = bisect_left(counts, True, key=is_resolved)
     return counts[place] if place < len(counts) else None
 
 

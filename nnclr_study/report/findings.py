@@ -174,7 +174,7 @@ def _sufficient(analysis: dict[str, Any]) -> Finding:
     arms, margin = analysis["arms"], points(analysis["study"]["margin"])
     arm, largest = arms[found["arm"]]["label"], arms[found["largest"]]["label"]
     if found["arm"] == found["largest"]:
-        text = f"No value below {largest} is shown to be within {margin} of it."
+        text = f"The next value below {largest} is not shown to be within {margin} of it."
         return Finding(text, "none", found)
     text = (
         f"Use {arm}: the smallest that is not worse than {largest} by {margin} or more "
@@ -193,8 +193,10 @@ def _standing(analysis: dict[str, Any]) -> Finding:
     if analysis["status"]["interim"]:
         return Finding(f"Not ruled out as the best so far: {labels}.", "hint", numbers)
     if len(best_set) == 1:
-        return Finding(f"Best set: {labels} alone; all others are ruled out.", "claim", numbers)
-    return Finding(f"Best set: {labels}; none of them can be ruled out.", "hint", numbers)
+        text = f"Best set: {labels} alone; all others are ruled out (one-sided 95 %)."
+        return Finding(text, "claim", numbers)
+    text = f"Best set: {labels}; none of them can be ruled out (one-sided 95 %)."
+    return Finding(text, "hint", numbers)
 
 
 def _confirmed(analysis: dict[str, Any]) -> Finding:

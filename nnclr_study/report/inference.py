@@ -48,12 +48,15 @@ def infer(
     values = complete.to_numpy(dtype=float)
     model = blocks.fit(values)
     told = model is not None and not interim
+    vs_best = _vs_best(values, compared)
     return {
         "comparisons": len(compared) - 1 if 0 in compared else 0,
         "vs_baseline": _vs_baseline(by_seed, compared, values, model, margin, interim),
         "blocks": model and _block_facts(model, complete, compared, margin),
-        "vs_best": _vs_best(values, compared),
-        "sufficient": _sufficient(values, compared, arms, knobs, margin) if told else None,
+        "vs_best": vs_best,
+        "sufficient": (
+            _sufficient(values, compared, arms, knobs, margin, vs_best) if told else None
+        ),
         "trend": _trend(values, compared, arms, knobs) if told else None,
         "interaction": _interaction(values, compared, arms, knobs) if told else None,
     }
@@ -149,7 +152,9 @@ def _sufficient(
     arms: Sequence[Mapping[str, Value]],
     knobs: Sequence[str],
     margin: float,
+    vs_best: Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any] | None:
+    """Return the smallest arm as good as the largest; None where that is ruled out as the best."""
     doses = _doses(compared, arms, knobs)
     if doses is None or knobs[0] not in COSTLY:
         return None
@@ -158,6 +163,8 @@ def _sufficient(
     if found is None:
         return None
     arm, largest = (compared[order[place]] for place in (found.arm, -1))
+    if not vs_best[largest]["in_set"]:
+        return None
     return {"arm": arm, "largest": largest, "lower": found.lower}
 
 

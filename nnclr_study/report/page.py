@@ -46,7 +46,8 @@ class Report:
 def build_report(run: Path, out: Path | None = None) -> Report:
     """Write the page of a run, finished or not, and the files beside it.
 
-    These are analysis.json, trials.csv, epochs.csv, summary.md, table.tex and environment.json.
+    These are study.toml, analysis.json, trials.csv, epochs.csv, summary.md, table.tex and
+    environment.json: the folder is evidence, from which the page can be built again.
 
     Args:
         run: a run folder, or the published evidence of one.
@@ -60,6 +61,7 @@ def build_report(run: Path, out: Path | None = None) -> Report:
     findings = find(analysis)
     target = out or (RunFolder(run).report if tables.is_run else run)
     files = {
+        "study.toml": tables.study.text,
         "analysis.json": export.analysis_json(analysis),
         "trials.csv": export.trials_csv(tables),
         "epochs.csv": export.epochs_csv(tables),

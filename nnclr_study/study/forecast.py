@@ -3,16 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from math import sqrt
-from statistics import fmean
 
 from pydantic import ValidationError
-from scipy.special import nctdtrinc, stdtrit
 
 from nnclr_study.errors import StudyFileError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import plan_trials
-from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Axis, Value
 from nnclr_study.study.spec import Study
 
@@ -20,8 +16,6 @@ MAX_CORNERS = 10_000
 """Of a search's space that are looked at."""
 _WORKING = {"dataset", "image_size", "encoder", "width", "projection_dim", "queue_size"}
 _WORKING |= {"batch_size", "labelled_batch_size"}
-POWER = 0.8
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,19 +44,17 @@ class Forecast:
     """Of their checkpoints."""
     queue_bytes: int
     """Of the largest support set, in the memory of each worker."""
-    smallest_difference: float | None
-    """In standard deviations of the difference paired by seed: what the seeds can resolve."""
 
 
 def forecast(study: Study, paces: Sequence[Pace] = ()) -> Forecast:
     """Return what a study will take if its trials go as fast as others did."""
     if study.search is None:
         configs = [trial.config for trial in plan_trials(study)][: study.budget.trials]
-        count, comparisons = len(configs), len(configs) // len(study.seeds) - 1
+        count = len(configs)
     else:
         # Trained to the end; early stopping makes it less.
         configs = list(extremes(study))[-1:]
-        count, comparisons = study.budget.trials or 0, 0
+        count = study.budget.trials or 0
         configs *= count
     totals = [sum(map(pace.seconds, configs)) / 3600 for pace in paces]
     sizes = [pace.checkpoint_bytes for pace in paces if pace.checkpoint_bytes is not None]
@@ -73,36 +65,7 @@ def forecast(study: Study, paces: Sequence[Pace] = ()) -> Forecast:
         queue_bytes=max(
             4 * config.queue_size * config.projection_dim for config in configs or extremes(study)
         ),
-        smallest_difference=smallest_difference(len(study.seeds), comparisons),
     )
-
-
-def smallest_difference(pairs: int, comparisons: int) -> float | None:
-    """Return the difference of two conditions that paired seeds resolve with 80 % power.
-
-    In standard deviations of the paired difference, by a two-sided t-test at 5 %, Bonferroni over
-    the comparisons: the effect at which the noncentral t exceeds the critical value in 80 % of
-    studies (Cohen, Statistical Power Analysis, 1988, chapter 2). None: fewer than two pairs, or
-    nothing to compare.
-    """
-    if pairs < 2 or comparisons < 1:
-        return None
-    critical = stdtrit(pairs - 1, 1 - ALPHA / comparisons / 2)
-    return float(nctdtrinc(pairs - 1, 1 - POWER, critical)) / sqrt(pairs)
-
-
-def recorded(folder: RunFolder) -> list[Pace]:
-    """Return the pace of every trial of a run that has an epoch."""
-    epochs = folder.epochs()
-    paces = []
-    for trial in folder.planned():
-        if rows := epochs.get(trial.id):
-            step = fmean(row.train_seconds for row in rows) / trial.config.steps_per_epoch
-            file = folder.checkpoint(trial.id)
-            size = file.stat().st_size if file.is_file() else None
-            rest = fmean(row.seconds - row.train_seconds for row in rows)
-            paces.append(Pace(step, rest, size))
-    return paces
 
 
 def extremes(study: Study) -> tuple[TrialConfig, TrialConfig]:

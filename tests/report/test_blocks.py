@@ -20,6 +20,7 @@ from nnclr_study.report.blocks import (
     fit,
     largest_of,
     seeds_for_margin,
+    smallest_difference,
     sufficient,
     verdict,
 )
@@ -50,7 +51,7 @@ def model(values):
     return ols("acc ~ C(arm) + C(seed)", long(values)).fit()
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_the_blocks_are_statsmodels(seeds):
     values = study(seeds, seeds)
     ours, theirs = fit(values), model(values)
@@ -320,6 +321,17 @@ def test_seeds_for_two_arms_are_those_of_a_paired_t_test(sds):
     assert seeds_for_margin(0.003, 2, sds * 0.003) == max(3, math.ceil(theirs))
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_of_two_arms_the_smallest_difference_is_that_of_a_paired_t_test(seeds):
+    effect = smallest_difference(2, seeds) / math.sqrt(2)
+    assert TTestPower().power(effect, seeds, 0.05) == pytest.approx(0.8, abs=2e-3)
+
+
+def test_one_seed_or_one_arm_resolves_nothing():
+    assert smallest_difference(1, 5) is None
+    assert smallest_difference(5, 1) is None
+
+
 def test_seeds_for_five_arms_resolve_the_margin_in_80_per_cent_of_studies():
     random, sd, margin = np.random.default_rng(1), 0.004, 0.005
     needed = seeds_for_margin(sd, 5, margin)
@@ -331,6 +343,7 @@ def test_seeds_for_five_arms_resolve_the_margin_in_80_per_cent_of_studies():
         return np.mean(t > dunnett_critical(4, df))
 
     assert power(needed - 1) < 0.8 < power(needed)
+    assert smallest_difference(5, needed) * sd <= margin < smallest_difference(5, needed - 1) * sd
 
 
 def test_a_margin_far_below_the_noise_has_no_number_of_seeds():

@@ -54,7 +54,7 @@ def published(folder, path):
     built = build_report(folder.path).page.parent
     path.mkdir()
     for name in PUBLISHED:
-        shutil.copy(folder.path / name if name == "study.toml" else built / name, path)
+        shutil.copy(built / name, path)
     return built, path
 
 

@@ -36,7 +36,7 @@ def own_text(page):
 
 FILES = {
     *("index.html", "trials.csv", "epochs.csv", "summary.md", "table.tex"),
-    *("analysis.json", "environment.json"),
+    *("analysis.json", "environment.json", "study.toml"),
 }
 
 
