@@ -194,7 +194,7 @@ def test_report_builds_where_it_is_told_to(run_folder, tmp_path, capsys):
     assert "Interim, 1 of 12 trials finished" in shown
     assert {path.name for path in (tmp_path / "page").iterdir()} == {
         *("index.html", "trials.csv", "epochs.csv", "summary.md", "table.tex"),
-        *("analysis.json", "environment.json"),
+        *("analysis.json", "environment.json", "study.toml"),
     }
     header = (tmp_path / "page" / "trials.csv").read_text().splitlines()[0]
     wanted = ["trial_id", "status", "seed", "queue_size", "val_probe_top1", "test_probe_top1"]
