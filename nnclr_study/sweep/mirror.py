@@ -10,27 +10,21 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from nnclr_study.errors import ClusterError
-from nnclr_study.study.config import OWN, TrialConfig
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.provenance import masked
 from nnclr_study.study.rows import EpochRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.search import Axis, Search, Value
+from nnclr_study.study.search import Search, Value
 from nnclr_study.study.spec import Study
 from nnclr_study.sweep.cma import CmaEs
+from nnclr_study.sweep.space import applying, params_of
 
 REDUCTION = 3
 """Of the trials that reach a rung of successive halving, one in so many goes on."""
@@ -112,9 +106,9 @@ class Mirror:
     def learn(self, run: str, trial: Trial, row: TrialRow, last: EpochRow) -> bool:
         """Take in a finished trial of another run; return whether it is of use."""
         assert self._search is not None
-        params, space = _params(trial, self._search.space)
+        params, space = params_of(trial, self._search.space)
         state, values = self._outcome(row, last)
-        if state != TrialState.COMPLETE or set(params) != set(_applying(trial, self._search)):
+        if state != TrialState.COMPLETE or set(params) != set(applying(trial, self._search)):
             return False
         name = f"{run}: {trial.id}"
         trials = self.study.get_trials(deepcopy=False)
@@ -156,7 +150,7 @@ class Mirror:
                 self.study.tell(shown.number, state=TrialState.FAIL)  # asked for and never begun
 
     def _add(self, trial: Trial, row: TrialRow | None, rows: list[EpochRow]) -> None:
-        params, space = _params(trial, self._search.space if self._search else {})
+        params, space = params_of(trial, self._search.space if self._search else {})
         state, values = TrialState.RUNNING, None
         if row is not None:
             state, values = self._outcome(row, rows[-1] if rows else None)
@@ -195,79 +189,6 @@ class Mirror:
         if limit is None or row.peak_memory_bytes is None:
             return {}
         return {"memory_gb": row.peak_memory_bytes / 1e9 - limit}
-
-
-def suggest(asked: optuna.Trial, search: Search) -> dict[str, Value]:
-    """Fill an empty trial: a value for every searched knob that applies."""
-    params: dict[str, Value] = {}
-    for knob, axis in search.space.items():
-        if any(params.get(other) != value for other, value in axis.when.items()):
-            continue
-        space = _distribution(axis)
-        if isinstance(space, CategoricalDistribution):
-            params[knob] = asked.suggest_categorical(knob, axis.choices)
-        elif isinstance(space, IntDistribution):
-            params[knob] = asked.suggest_int(
-                knob, space.low, space.high, log=space.log, step=space.step
-            )
-        else:
-            assert isinstance(space, FloatDistribution)
-            params[knob] = asked.suggest_float(
-                knob, space.low, space.high, log=space.log, step=space.step
-            )
-    return params
-
-
-def _distribution(axis: Axis) -> BaseDistribution:
-    if axis.choices:
-        return CategoricalDistribution(axis.choices)
-    if axis.whole:
-        return IntDistribution(
-            int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1)
-        )
-    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-
-
-def _params(
-    trial: Trial, space: Mapping[str, Axis]
-) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
-    """Return what of a trial's condition Optuna can hold as parameters.
-
-    A grid's distributions follow the knob's type and not its values, which may grow in number;
-    what has no fixed set of values, as a data set's name, is left out.
-    """
-    params: dict[str, Value] = {}
-    found: dict[str, BaseDistribution] = {}
-    for knob, value in trial.condition.items():
-        if knob not in space:
-            distribution = _of_type(knob, value)
-        elif _applies(space[knob], trial) and space[knob].holds(value):
-            distribution = _distribution(space[knob])
-        else:
-            distribution = None
-        if distribution is not None:
-            params[knob], found[knob] = value, distribution
-    return params, found
-
-
-def _applying(trial: Trial, search: Search) -> list[str]:
-    return [knob for knob, axis in search.space.items() if _applies(axis, trial)]
-
-
-def _applies(axis: Axis, trial: Trial) -> bool:
-    return all(getattr(trial.config, other) == value for other, value in axis.when.items())
-
-
-def _of_type(knob: str, value: Value) -> BaseDistribution | None:
-    annotation = TrialConfig.model_fields[knob].annotation
-    literal = [choice for choice in get_args(annotation) if isinstance(choice, int | float | str)]
-    if knob in ("encoder", "aug_recipe") and value in OWN[knob]:
-        literal = list(OWN[knob])
-    if annotation is bool or literal:
-        return CategoricalDistribution([False, True] if annotation is bool else literal)
-    if isinstance(value, str | None):
-        return None
-    return FloatDistribution(min(0.0, value), max(0.0, value))
 
 
 def _value(name: str, row: EpochRow, gpu_seconds: float) -> float:

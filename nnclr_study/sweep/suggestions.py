@@ -13,8 +13,9 @@ from nnclr_study.study.plan import Trial, suggested_trial
 from nnclr_study.study.rows import EpochRow, Suggestion
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
-from nnclr_study.sweep.mirror import Mirror, suggest
+from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.recorder import Recorder
+from nnclr_study.sweep.space import suggest
 
 MISFITS = 100
 """Suggestions in a row that are no trial, after which a search gives up."""

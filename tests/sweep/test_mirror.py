@@ -16,7 +16,8 @@ from nnclr_study.errors import ClusterError, StudyFileError
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
-from nnclr_study.sweep.mirror import Mirror, suggest
+from nnclr_study.sweep.mirror import Mirror
+from nnclr_study.sweep.space import suggest
 from nnclr_study.sweep.suggestions import searched
 from tests.study.test_run_folder import ended, epoch
 from tests.study.test_search import SEARCH
