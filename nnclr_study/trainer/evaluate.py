@@ -11,11 +11,11 @@ from nnclr_study.trainer import augment
 from nnclr_study.trainer.images import Images
 from nnclr_study.trainer.world import World
 
-CHUNK_VALUES = 1 << 24
-"""Of the images that are encoded at a time, counted over pixels and colours."""
+CHUNK_VALUES = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Of the images that are encoded at a time, counted over pixels and colours, by device."""
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-5
-"""Largest entry of the gradient at the end; scikit-learn's default is 1e-4."""
+"""Largest entry of the preconditioned gradient at the end; scikit-learn's default is 1e-4."""
 PROBE_CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Among which the probe's regularisation is chosen on val, the strongest first."""
 KNN_NEIGHBOURS = 20
@@ -38,7 +38,7 @@ def encode(
     """
     encoder.eval()
     own = world.rows(len(images))
-    length = max(1, CHUNK_VALUES // (3 * images.side**2))
+    length = max(1, CHUNK_VALUES[world.device.type] // (3 * images.side**2))
     features = torch.empty(0, 0)
     for start in range(own.start, max(own.stop, own.start + 1), length):
         rows = slice(start, min(start + length, own.stop))
@@ -56,8 +56,9 @@ class LinearProbe:
     """Multinomial logistic regression on standardised features, fitted to convergence.
 
     Minimises the mean cross entropy plus |W|^2 / (2 C N), as scikit-learn's
-    `LogisticRegression(C=C)` does, by L-BFGS in double precision. It draws no random
-    numbers: the same features give the same probe.
+    `LogisticRegression(C=C)` does, by L-BFGS in double precision. It runs in coordinates in which
+    the Hessian at W = 0 is the identity, where it takes a third to a half of the steps. It draws
+    no random numbers: the same features give the same probe.
 
     Args:
         features_ND: of the labelled training images.
@@ -81,30 +82,50 @@ class LinearProbe:
         std_D = features.std(0, correction=0)
         self._std_D = torch.where(std_D > 0, std_D, 1)
         inputs = self._standardise(features)
-        self._weight = inputs.new_zeros(num_classes, inputs.shape[1])
-        self._bias = inputs.new_zeros(num_classes)
-        if start is not None:
-            self._weight, self._bias = start._weight.clone(), start._bias.clone()
+        count, dims = inputs.shape
+        # At W = 0 all classes are as likely, and inputs are centred: blocks of it are all alike.
+        self._spread_DD: Tensor
+        self._weight: Tensor
+        self._bias: Tensor
+        if start is None:
+            self._spread_DD = inputs.T @ inputs / count
+            self._weight = inputs.new_zeros(num_classes, dims)
+            self._bias = inputs.new_zeros(num_classes)
+        else:
+            self._spread_DD = start._spread_DD
+            self._weight, self._bias = start._weight, start._bias
+        hessian = self._spread_DD / num_classes + torch.eye(dims).to(inputs) / (C * count)
+        factor, bias_factor = torch.linalg.cholesky(hessian), num_classes**-0.5
+        turned_KD, turned_K = (self._weight @ factor).contiguous(), self._bias * bias_factor
         solver = torch.optim.LBFGS(
-            [self._weight, self._bias],
+            [turned_KD, turned_K],
             max_iter=MAX_ITERATIONS,
             tolerance_grad=TOLERANCE,
             tolerance_change=1e-9,
             line_search_fn="strong_wolfe",
         )
-
         target = F.one_hot(labels_N, num_classes).to(inputs)
+
+        def turn_back() -> None:
+            back = torch.linalg.solve_triangular(factor, turned_KD, upper=False, left=False)
+            self._weight, self._bias = back, turned_K / bias_factor
 
         def closure() -> float:
             # The gradient in closed form: what it costs here is mostly the number of calls.
+            turn_back()
             log_share = self._logits(inputs).log_softmax(1)
-            error = (log_share.exp() - target) / len(inputs)
-            pull = self._weight / (C * len(inputs))
-            self._weight.grad, self._bias.grad = error.T @ inputs + pull, error.sum(0)
-            loss = (self._weight * pull).sum() / 2 - (target * log_share).sum() / len(inputs)
-            return loss.item()
+            error = (log_share.exp() - target) / count
+            pull = self._weight / (C * count)
+            gradient = torch.linalg.solve_triangular(
+                factor, (error.T @ inputs + pull).T, upper=False
+            )
+            turned_KD.grad = gradient.T.contiguous()
+            turned_K.grad = error.sum(0) / bias_factor
+            loss = (self._weight * pull).sum() / 2 - (target * log_share).sum() / count
+            return float(loss)
 
         solver.step(closure)  # type: ignore[no-untyped-call]
+        turn_back()
 
     @classmethod
     def chosen(

@@ -118,7 +118,7 @@ def test_a_class_without_examples_does_no_harm():
 
 
 def test_encode_goes_through_all_images_in_order(monkeypatch):
-    monkeypatch.setattr(evaluate, "CHUNK_VALUES", 5 * 3 * 2 * 2)
+    monkeypatch.setitem(evaluate.CHUNK_VALUES, "cpu", 5 * 3 * 2 * 2)
     pixels = torch.randint(0, 256, (2 * 5 + 3, 3, 2, 2), dtype=torch.uint8)
     features = encode(nn.Flatten(), Images(pixels, torch.arange(13)), World())
     assert torch.equal(features, pixels.flatten(1).float() / 255)
@@ -127,7 +127,7 @@ def test_encode_goes_through_all_images_in_order(monkeypatch):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_encode_goes_through_a_view_of_each_image_in_order(size, monkeypatch):
-    monkeypatch.setattr(evaluate, "CHUNK_VALUES", 4 * 3 * 8 * 8)
+    monkeypatch.setitem(evaluate.CHUNK_VALUES, "cpu", 4 * 3 * 8 * 8)
     pixels = torch.randint(0, 256, (21, 3, 8, 8), dtype=torch.uint8)
     images = Images(pixels, torch.arange(21))
     recipe = augment.Recipe(crop_min_area=0.2, crop_max_aspect=1.3, brightness_shift=0.3)

@@ -343,7 +343,7 @@ def test_an_image_folder_larger_than_memory_trains(tmp_path):
         from nnclr_study.trainer.loop import train
         from nnclr_study.trainer.prepared import prepare
         from nnclr_study.trainer.world import World
-        from nnclr_study.trainer import evaluate, feed, loop
+        from nnclr_study.trainer import feed, loop
 
         small = dict(steps_per_epoch=20, width=8, batch_size=28, labelled_batch_size=4, epochs=1,
                      queue_size=64)
@@ -357,7 +357,7 @@ def test_an_image_folder_larger_than_memory_trains(tmp_path):
         whole = sum(p.nbytes for p in found.pixels.values())
         trial = TrialConfig(dataset="folder:big", image_size={side}, **small)
         loop.must_stream = lambda *_: True
-        feed.CHUNK_BYTES, evaluate.CHUNK_VALUES = 4 << 20, 1 << 21
+        feed.CHUNK_BYTES = 4 << 20
         (last,) = train(trial, load_dataset(trial, home), World())
         try:
             np.array(found.pixels["train"]); held = True
