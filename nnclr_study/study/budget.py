@@ -33,7 +33,7 @@ class Spent:
                     f"budget reached: {shown} of {limit:,g} {name.replace('_', ' ')}; "
                     f"raise [budget] {name} in the study file to go on"
                 )
-        if self.errors:
+        if len(self.errors) >= budget.max_failures:
             # Figures aside: memory that was short by 3 MB and by 4 is the same cause.
             kinds = [re.sub(r"\b0x[0-9a-f]+|\d+(?:[.,]\d+)*", "", error) for error in self.errors]
             kind, count = Counter(kinds).most_common(1)[0]

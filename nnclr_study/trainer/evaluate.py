@@ -83,7 +83,6 @@ class LinearProbe:
         self._std_D = torch.where(std_D > 0, std_D, 1)
         inputs = self._standardise(features)
         count, dims = inputs.shape
-        # At W = 0 all classes are as likely, and inputs are centred: blocks of it are all alike.
         self._spread_DD: Tensor
         self._weight: Tensor
         self._bias: Tensor
@@ -94,6 +93,7 @@ class LinearProbe:
         else:
             self._spread_DD = start._spread_DD
             self._weight, self._bias = start._weight, start._bias
+        # At W = 0 all classes are equally likely and inputs centred: a block, the same for each.
         hessian = self._spread_DD / num_classes + torch.eye(dims).to(inputs) / (C * count)
         factor, bias_factor = torch.linalg.cholesky(hessian), num_classes**-0.5
         turned_KD, turned_K = (self._weight @ factor).contiguous(), self._bias * bias_factor
