@@ -228,14 +228,17 @@ def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
 def _misfits(study: Study) -> Iterator[Problem]:
     """Yield why knobs do not fit each other, each reason with its first condition."""
     seen = set()
-    for condition in _conditions(study):
+    found = [("grid" if condition else "trial", condition) for condition in _conditions(study)]
+    if study.search and study.baseline:  # of a grid it is one of them
+        found.append(("study.baseline", study.baseline))
+    for place, condition in found:
         try:
             TrialConfig(**{**study.fixed, **condition})  # type: ignore[arg-type]
         except ValidationError as error:
             for detail in error.errors():
                 rule = str(detail["msg"]).removeprefix("Value error, ")
                 if rule not in seen:
-                    yield Problem("grid" if condition else "trial", condition or study.fixed, rule)
+                    yield Problem(place, condition or study.fixed, rule)
                 seen.add(rule)
 
 

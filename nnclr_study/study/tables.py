@@ -30,7 +30,7 @@ class StudyTable(BaseModel):
     baseline: dict[str, Scalar] = Field(
         {},
         description="the condition that the others are compared with, as { queue_size = 0 }; "
-        "default: the first one",
+        "default: the first one; a search never stops it early",
     )
     margin_points: float = Field(
         0.5,

@@ -22,7 +22,7 @@ from nnclr_study.study.provenance import masked
 from nnclr_study.study.rows import EpochRow, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Search, Value
-from nnclr_study.study.spec import Study
+from nnclr_study.study.spec import Study, resolved
 from nnclr_study.sweep.cma import CmaEs
 from nnclr_study.sweep.space import applying, params_of
 
@@ -43,6 +43,8 @@ class _Running:
     """That the trial is to have."""
     last: int = 0
     """Epoch that was noted last."""
+    spared: bool = False
+    """Whether early stopping leaves it alone."""
 
 
 class Mirror:
@@ -66,6 +68,7 @@ class Mirror:
             load_if_exists=True,
         )
         self._study_key = self._storage.get_study_id_from_name(study.name)
+        self._baseline = resolved(study, study.baseline) if study.baseline else None
         self._running: dict[str, _Running] = {}
         self._keep_up(planned, folder.trials(), folder.epochs())
 
@@ -73,7 +76,7 @@ class Mirror:
         """Note which trial a suggestion has become."""
         for name, value in _names(trial).items():
             asked.set_user_attr(name, value)
-        self._running[trial.id] = _Running(self._key(asked), trial.config.epochs)
+        self._running[trial.id] = self._begun(trial, self._key(asked))
 
     def begin(self, trial: Trial) -> None:
         """Note that a trial runs, if it is not known to."""
@@ -81,14 +84,17 @@ class Mirror:
             self._add(trial, None, [])
 
     def epoch(self, trial_id: str, row: EpochRow) -> bool:
-        """Note an epoch; return whether a search stops the trial there."""
+        """Note an epoch; return whether a search stops the trial there.
+
+        The declared baseline is never stopped: it is what the best is measured against.
+        """
         running = self._running[trial_id]
         if row.epoch <= running.last:
             return False  # told again after a retry: it was judged then
         running.last = row.epoch
         value = _value(self._objectives[0], row, 0.0)
         self._storage.set_trial_intermediate_value(running.key, row.epoch, value)
-        if row.epoch == running.epochs:
+        if running.spared or row.epoch == running.epochs:
             return False
         return bool(self.study.pruner.prune(self.study, self._storage.get_trial(running.key)))
 
@@ -140,7 +146,7 @@ class Mirror:
                     self._add(trial, row, rows)
             elif shown.state == TrialState.RUNNING:
                 last = max(shown.intermediate_values, default=0)
-                self._running[trial.id] = _Running(self._key(shown), trial.config.epochs, last)
+                self._running[trial.id] = self._begun(trial, self._key(shown), last)
                 for epoch in rows:
                     self.epoch(trial.id, epoch)
                 if row is not None:
@@ -167,7 +173,11 @@ class Mirror:
             ),
         )
         if row is None:
-            self._running[trial.id] = _Running(key, trial.config.epochs, len(rows))
+            self._running[trial.id] = self._begun(trial, key, len(rows))
+
+    def _begun(self, trial: Trial, key: int, last: int = 0) -> _Running:
+        knobs = {knob: getattr(trial.config, knob) for knob in self._baseline or {}}
+        return _Running(key, trial.config.epochs, last, knobs == self._baseline)
 
     def _key(self, trial: optuna.trial.BaseTrial) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_key, trial.number)

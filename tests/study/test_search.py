@@ -115,6 +115,11 @@ def changed(old, new):
             "study.baseline.width",
             "is not searched",
         ),
+        (
+            changed("seeds", "baseline = { queue_size = 10 }\nseeds"),
+            "study.baseline",
+            "cannot hold one global batch",
+        ),
         (SEARCH.split("[search.space]")[0], "search.space", "must be a table of knobs"),
         (
             changed("[search]\n", '[search]\nobjectives = ["val_probe_top1", "gpu_seconds"]\n'),

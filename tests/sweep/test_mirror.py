@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 from optuna.trial import TrialState
@@ -177,6 +178,21 @@ def test_halving_stops_what_falls_behind_and_never_at_the_end(tmp_path):
     assert mirror.study.get_trials()[1].intermediate_values == {1: 0.1, 2: 0.1}
     mirror._running[last.id].epochs = 2
     assert not mirror.epoch(last.id, epoch(2, 0.0)), "it has run to its end"
+
+
+def test_the_declared_baseline_is_never_stopped_not_even_after_a_kill(tmp_path):
+    point = '[[points]]\nqueue_size = {}\noptimizer = "adam"\ntemperature = 0.1\n'
+    baseline = '\nbaseline = { queue_size = 90, optimizer = "adam", temperature = 0.1 }\n'
+    text = SEARCH.replace("\n[budget]", baseline + "[budget]")
+    study, folder = folder_of(text + "".join(map(point.format, (80, 90, 100))), tmp_path)
+    mirror = Mirror(study, folder)
+    good, ours, bad = islice(searched(study, folder, mirror, []), 3)
+    assert ours.condition["queue_size"] == 90
+    assert not mirror.epoch(good.id, epoch(2, 0.9))
+    assert not mirror.epoch(ours.id, epoch(2, 0.1))
+    again = Mirror(study, folder)
+    assert not again.epoch(ours.id, epoch(3, 0.1))
+    assert again.epoch(bad.id, epoch(2, 0.1))
 
 
 def test_the_median_stops_too(tmp_path):
