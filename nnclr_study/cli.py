@@ -88,7 +88,13 @@ def plan(
     from nnclr_study.study.plan import plan_trials
     from nnclr_study.study.plugins import require
     from nnclr_study.study.spec import load_study
-    from nnclr_study.tell import forecast_lines, headline, space_table, trials_table
+    from nnclr_study.tell import (
+        forecast_lines,
+        headline,
+        resolution_line,
+        space_table,
+        trials_table,
+    )
 
     study = load_study(file)
     require(study.plugins, file)
@@ -126,8 +132,10 @@ def plan(
         _print_json(about | {"forecast": asdict(coming) | further})
         return
     out.print(space_table(study) if study.search else trials_table(trials))
-    for line in (headline(study), *forecast_lines(coming, placement, resolved)):
+    for line in (headline(study), *forecast_lines(coming, placement)):
         out.print(line)
+    if not study.search:
+        out.print(resolution_line(resolved))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rich.table import Table
 
+from nnclr_study.report.blocks import MIN_PAIRS
 from nnclr_study.report.noise import Resolution
 from nnclr_study.report.wording import points
 from nnclr_study.study.forecast import Forecast
@@ -69,9 +70,7 @@ def headline(study: Study) -> str:
     )
 
 
-def forecast_lines(
-    coming: Forecast, placement: Packed | None, resolved: Resolution | None
-) -> Iterator[str]:
+def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
     """Yield a forecast line by line."""
     gpus = placement.gpus_per_worker * placement.workers if placement else 0
     at_once = placement.max_concurrent if placement else 1
@@ -96,13 +95,18 @@ def forecast_lines(
         low, high = coming.disk_bytes
         yield f"disk: {_span(low / 1e9, high / 1e9)} GB of checkpoints"
     yield f"queue: at most {coming.queue_bytes / 1e6:,.1f} MB of each worker's memory"
-    if resolved is not None:
-        noise = resolved.noise
-        yield (
-            f"resolves: differences to the baseline from {points(resolved.difference)} on (80 % "
-            f"power, 5 %, Dunnett), if trials scatter as in {noise.source}: seed SD "
-            f"{points(noise.seed_sd, 2)}, r = {noise.correlation:.2f} between conditions"
-        )
+
+
+def resolution_line(resolved: Resolution | None) -> str:
+    """Return which differences a grid's seeds resolve."""
+    if resolved is None:
+        return f"resolves: nothing; verdicts need {MIN_PAIRS} seeds of two conditions or more"
+    noise = resolved.noise
+    return (
+        f"resolves: differences to the baseline from {points(resolved.difference)} on (80 % "
+        f"power, 5 %, Dunnett), if trials scatter as in {noise.source}: seed SD "
+        f"{points(noise.seed_sd, 2)}, r = {noise.correlation:.2f} between conditions"
+    )
 
 
 def _time(low: float, high: float) -> str:

@@ -70,6 +70,15 @@ def test_plan_prints_every_trial(capsys):
     assert "12 trials: 4 conditions x 3 seeds" in shown
 
 
+def test_plan_says_that_two_seeds_resolve_nothing(tmp_path, capsys):
+    path = tmp_path / "two.toml"
+    path.write_text('[study]\nname = "two"\nseeds = [1, 2]\n[grid]\nwidth = [8, 16]\n')
+    assert main(["plan", str(path)]) == 0
+    assert "resolves: nothing; verdicts need 3 seeds of two conditions" in capsys.readouterr().out
+    assert main(["plan", str(SPACES / "four_way.toml")]) == 0
+    assert "resolves" not in capsys.readouterr().out, "a search compares nothing"
+
+
 def test_plan_as_json_holds_every_config(capsys):
     assert main(["plan", str(QUICKSTART), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

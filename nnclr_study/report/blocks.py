@@ -222,9 +222,9 @@ def smallest_difference(arms: int, seeds: int) -> float | None:
 
     In residual standard deviations, by Dunnett's test with the blocks' residual: where the
     noncentral t exceeds the critical value with that probability (Cohen, Statistical Power
-    Analysis, 1988, chapter 2). None: fewer than two arms or two seeds.
+    Analysis, 1988, chapter 2). None: fewer than two arms, or than MIN_PAIRS seeds.
     """
-    if arms < 2 or seeds < 2:
+    if arms < 2 or seeds < MIN_PAIRS:
         return None
     df = (arms - 1) * (seeds - 1)
     shift = nctdtrinc(df, 1 - POWER, dunnett_critical(arms - 1, df))

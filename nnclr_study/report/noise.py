@@ -49,7 +49,7 @@ def resolution(study: Study, noise: Noise | None = None) -> Resolution | None:
     """Return what a grid's seeds resolve; without noise that of a published study.
 
     The one of its data set, and of CIFAR-10 where there is none. None: a search, which compares
-    nothing, one seed, or one condition.
+    nothing, one condition, or too few seeds for a verdict.
     """
     if study.search is not None:
         return None

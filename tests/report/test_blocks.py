@@ -327,9 +327,10 @@ def test_of_two_arms_the_smallest_difference_is_that_of_a_paired_t_test(seeds):
     assert TTestPower().power(effect, seeds, 0.05) == pytest.approx(0.8, abs=2e-3)
 
 
-def test_one_seed_or_one_arm_resolves_nothing():
+def test_one_arm_or_too_few_seeds_for_a_verdict_resolve_nothing():
     assert smallest_difference(1, 5) is None
-    assert smallest_difference(5, 1) is None
+    assert smallest_difference(5, 2) is None
+    assert smallest_difference(5, 3) is not None
 
 
 def test_seeds_for_five_arms_resolve_the_margin_in_80_per_cent_of_studies():

@@ -18,6 +18,7 @@ from tests.study.test_search import SEARCH
 from tests.study.test_spec import GOOD
 
 ROOT = Path(__file__).parents[2]
+FOUR = GOOD.replace("seeds = [1, 2]", "seeds = [1, 2, 3, 4]")
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
@@ -32,19 +33,22 @@ def test_the_published_noise_is_that_of_the_published_rows(dataset):
 
 
 def test_a_study_without_rows_takes_the_noise_of_its_data_set_or_of_cifar10():
-    digits = parse_study(GOOD, "")
+    digits = parse_study(FOUR, "")
     assert resolution(digits).noise.source == "reports/quickstart"
-    other = parse_study(GOOD.replace("digits", "folder:birds"), "")
+    other = parse_study(FOUR.replace("digits", "folder:birds"), "")
     found = resolution(other)
     assert found.noise.source == "reports/cifar10_queue_size"
     assert found.difference == found.residual_sds * found.noise.residual_sd
 
 
 def test_a_budget_that_cuts_seeds_resolves_less():
-    whole = resolution(parse_study(GOOD, ""))
-    assert resolution(parse_study(GOOD + "[budget]\ntrials = 11\n", "")) is None, "one whole seed"
-    more = parse_study(GOOD.replace("seeds = [1, 2]", "seeds = [1, 2, 3]"), "")
-    assert resolution(more).difference < whole.difference
+    trials = len(plan_trials(parse_study(FOUR, "")))
+    whole, cut, few = (
+        resolution(parse_study(f"{FOUR}[budget]\ntrials = {count}\n", ""))
+        for count in (trials, trials - 1, trials // 2)
+    )
+    assert whole.difference < cut.difference
+    assert few is None, "two whole seeds"
 
 
 def test_a_search_compares_nothing():
