@@ -371,6 +371,27 @@ def report(
 
 
 @app.command()
+def restore(
+    evidence: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="As reports/quickstart")],
+    storage: Annotated[Path, typer.Option(help="Folder for the run folder")] = Path("runs"),
+) -> None:
+    """Make a run folder of published evidence: `run` goes on with it, `confirm` chooses from it.
+
+    Trials that ended are not trained again. Checkpoints are not published: what needs an encoder
+    has none, and a trial that had only begun starts anew.
+
+    Example: nnclr-study restore reports/quickstart
+    """
+    from nnclr_study.report.evidence import restore as restored
+
+    folder = restored(evidence, storage)
+    study = folder.study()
+    known, left = len(folder.planned(study)), len(folder.todo(study))
+    out.print(f"{folder.path}: {known - left} of {known} known trials have ended")
+    out.print(f"next: nnclr-study run {folder.study_file}")
+
+
+@app.command()
 def watch(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free")] = 8000,

@@ -47,7 +47,7 @@ def of_trial(run_folder: Path, trial_id: str, protocols: list[str], data: Path) 
         data: folder of data sets.
 
     Raises:
-        RunFolderError: there is no such run folder, or the trial has not begun.
+        RunFolderError: there is no such run folder, or the trial has no checkpoint.
         UsageError: no such trial or protocol.
     """
     run = RunFolder.open(run_folder)
@@ -55,7 +55,10 @@ def of_trial(run_folder: Path, trial_id: str, protocols: list[str], data: Path) 
     wanted = _known(protocols)
     snapshot = checkpoint.load(run.checkpoint(found))
     if snapshot is None:
-        raise RunFolderError(f"{found} has no checkpoint: it has not begun; `run` it first")
+        raise RunFolderError(
+            f"{found} has no checkpoint in {run_folder}: it has not begun, or its checkpoint was "
+            "left elsewhere"
+        )
     epoch, epochs = len(snapshot.rows), snapshot.config.epochs
     out_of = "" if epoch == epochs else f" of {epochs}: it has not finished"
 

@@ -9,12 +9,23 @@ import pytest
 from nnclr_study.cli import main
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
-from nnclr_study.study.spec import load_study
+from nnclr_study.study.spec import load_study, parse_study
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
-    *("plan", "run", "status", "report", "watch", "confirm", "trial", "data", "evaluate"),
+    *(
+        "plan",
+        "run",
+        "status",
+        "report",
+        "watch",
+        "restore",
+        "confirm",
+        "trial",
+        "data",
+        "evaluate",
+    ),
     *("export", "doctor", "schema", "example"),
 ]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
@@ -68,6 +79,19 @@ def test_plan_prints_every_trial(capsys):
     for trial in plan_trials(load_study(QUICKSTART)):
         assert trial.id in shown
     assert "12 trials: 4 conditions x 3 seeds" in shown
+
+
+def test_restored_evidence_is_a_run_that_goes_on(tmp_path, capsys):
+    evidence = str(SPACES.parent / "reports" / "quickstart")
+    assert main(["restore", evidence, "--storage", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "12 of 12 known trials have ended" in shown
+    folder = RunFolder.open(tmp_path / "quickstart")
+    more = folder.study_file.read_text().replace("seeds = [1, 2, 3]", "seeds = [1, 2, 3, 4]")
+    left = folder.todo(parse_study(more, "more.toml"))
+    assert [trial.config.seed for trial in left] == [4] * 4
+    assert main(["restore", evidence, "--storage", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_plan_says_that_two_seeds_resolve_nothing(tmp_path, capsys):
@@ -348,7 +372,7 @@ def test_evaluate_scores_records_and_does_not_score_again(trained, capsys):
     [
         ("s3", [], "'s3' is no trial of this study"),
         ("s", [], "'s' is the beginning of several"),
-        ("s2", [], "has no checkpoint: it has not begun"),
+        ("s2", [], "it has not begun, or its checkpoint was left elsewhere"),
         ("s1", ["--protocol", "finetune-5"], "--protocol finetune-5: use one of linear, knn"),
     ],
 )

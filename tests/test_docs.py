@@ -31,7 +31,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 WRITTEN = [page for page in PAGES if page.stem not in ("knobs", "commands")]
 """By hand."""
 COMMANDS = {"plan", "run", "status", "report", "watch", "confirm", "trial", "evaluate", "data"}
-COMMANDS |= {"export", "doctor", "schema", "example"}
+COMMANDS |= {"restore", "export", "doctor", "schema", "example"}
 
 
 def anchors(page):

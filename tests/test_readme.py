@@ -34,6 +34,7 @@ def test_every_command_and_flag_it_names_exists(capsys):
         "status",
         "report",
         "watch",
+        "restore",
         "confirm",
         "trial",
         "data",

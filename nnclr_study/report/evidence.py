@@ -1,25 +1,38 @@
 """Published evidence: a run's tables as CSV files, from which its page is built again.
 
 A folder of `reports/` holds study.toml, trials.csv, epochs.csv and environment.json as
-`build_report` writes them: all that a page needs, and nothing that is large.
+`build_report` writes them: all that a page needs, all that a study needs to go on after the
+trials that ended, and nothing that is large.
 """
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
-from nnclr_study.study.rows import EpochRow, Session, TrialRow
+from nnclr_study.study.rows import EpochRow, Session, Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder, numbered
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, load_study
 
 NOT_OVER = ("running", "interrupted", "waiting")
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the files say, as a run folder would."""
+
+    study: Study
+    planned: list[Trial]
+    ended: dict[str, TrialRow]
+    epochs: dict[str, list[EpochRow]]
+    sessions: list[Session]
 
 
 def load_any(path: Path) -> Tables:
@@ -29,10 +42,75 @@ def load_any(path: Path) -> Tables:
         RunFolderError: it is neither, or a row is not one of ours.
     """
     folder = RunFolder.open(path)
-    # A page that was built into its own run folder makes no evidence of it.
-    if (path / "sessions.jsonl").is_file() or not (path / "trials.csv").is_file():
+    if not _is_evidence(path):
         return load(folder)
-    study = load_study(folder.study_file)
+    read = _read(path)
+    return tables_of(
+        read.study, path, read.planned, read.ended, read.epochs, read.sessions, is_run=False
+    )
+
+
+def restore(path: Path, storage: Path) -> RunFolder:
+    """Make the run folder of published evidence, `storage` / NAME, for `run` to go on with.
+
+    It holds what ended. A trial that had only begun is there without its epochs, as its
+    checkpoint is not published: it is trained from the first one.
+
+    Raises:
+        RunFolderError: it is no evidence, a row is not one of ours, there is a folder of that
+            name already, or none can be written.
+    """
+    if not _is_evidence(path):
+        raise RunFolderError(
+            f"{path} is no published evidence, which holds study.toml, trials.csv, epochs.csv and "
+            "environment.json; give a folder that `report RUN -o` wrote, as reports/quickstart"
+        )
+    read = _read(path)
+    place = storage / read.study.name
+    if place.exists():
+        raise RunFolderError(
+            f"{place} is there already: `run` goes on with it; move it away, or choose another "
+            "folder with --storage"
+        )
+    part = RunFolder.create(storage / f".{read.study.name}.part-{os.getpid()}")
+    try:
+        _write(read, part.keep(read.study))
+        part.path.rename(place)
+    finally:
+        shutil.rmtree(part.path, ignore_errors=True)
+    return RunFolder.open(place)
+
+
+def _write(read: _Evidence, folder: RunFolder) -> None:
+    numbers = {session.number: folder.append_session(session) for session in read.sessions}
+    # A grid's trials take the ids that its study gives them today.
+    ids = {} if read.study.search else {_cell(t): t.id for t in plan_trials(read.study)}
+    for place, trial in enumerate(read.planned):
+        now = ids.get(_cell(trial), trial.id)
+        if read.study.search:
+            folder.append_suggestion(
+                Suggestion(trial_id=now, number=place, params=trial.condition)
+            )
+        if trial.id in read.ended:
+            row = read.ended[trial.id]
+            if row.session not in numbers:
+                raise RunFolderError(
+                    f"trials.csv has a trial of session {row.session}, which environment.json "
+                    "does not tell of; take both from the same folder"
+                )
+            for epoch in read.epochs.get(trial.id, []):
+                folder.append_epoch(now, epoch)
+            known = {"trial_id": now, "session": numbers[row.session]}
+            folder.append_trial(row.model_copy(update=known))
+
+
+def _is_evidence(path: Path) -> bool:
+    # A page that was built into its own run folder makes no evidence of it.
+    return (path / "trials.csv").is_file() and not (path / "sessions.jsonl").is_file()
+
+
+def _read(path: Path) -> _Evidence:
+    study = load_study(RunFolder.open(path).study_file)
     try:
         lines = _lines(path / "trials.csv")
         planned = _planned(study, lines)
@@ -52,7 +130,7 @@ def load_any(path: Path) -> Tables:
             f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "
             "study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
         ) from None
-    return tables_of(study, path, planned, ended, epochs, sessions, is_run=False)
+    return _Evidence(study, planned, ended, epochs, sessions)
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -70,19 +148,17 @@ def _planned(study: Study, lines: list[dict[str, str]]) -> list[Trial]:
         params = [{k: _value(line[k]) for k in study.knobs if line[k]} for line in lines]
         found = [suggested_trial(study, number, each) for number, each in enumerate(params)]
     else:
-        by_cell = {
-            _cell(trial.condition, trial.config.seed): trial for trial in plan_trials(study)
-        }
+        by_cell = {_cell(trial): trial for trial in plan_trials(study)}
         found = [
-            by_cell.pop(_cell({k: _value(line[k]) for k in study.knobs}, int(line["seed"])))
+            by_cell.pop((*(_value(line[k]) for k in study.knobs), int(line["seed"])))
             for line in lines
         ]
     pairs = zip(found, lines, strict=True)
     return [replace(trial, id=line["trial_id"]) for trial, line in pairs]
 
 
-def _cell(condition: Mapping[str, Value], seed: int) -> tuple[Any, ...]:
-    return (*condition.values(), seed)
+def _cell(trial: Trial) -> tuple[Any, ...]:
+    return (*trial.condition.values(), trial.config.seed)
 
 
 def _value(text: str) -> Value:

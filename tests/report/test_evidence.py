@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nnclr_study.report.evidence import load_any
+from nnclr_study.errors import RunFolderError
+from nnclr_study.report.evidence import load_any, restore
 from nnclr_study.report.page import build_report
+from nnclr_study.study.plan import plan_trials
 from tests.report.helpers import make_run, make_search, study_text
 from tests.report.studies import GOLDEN, STATES
 from tests.report.test_page import FILES, without_stamp
@@ -72,6 +74,45 @@ def test_evidence_rebuilds_what_the_run_said(tmp_path, name):
     if name != "whole":  # whose pictures are not published
         assert pages[0] == pages[1]
     assert not load_any(evidence).is_run
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_restored_run_says_what_the_run_said_and_has_the_same_left_to_do(tmp_path, name):
+    folder = MADE[name](tmp_path / "run")
+    _, evidence = published(folder, tmp_path / "evidence")
+    again = restore(evidence, tmp_path / "runs")
+    assert again.path == tmp_path / "runs" / folder.study().name
+    assert again.study() == folder.study()
+    assert again.trials() == folder.trials()
+    ended = folder.trials()
+    whole = {trial_id: rows for trial_id, rows in folder.epochs().items() if trial_id in ended}
+    assert again.epochs() == whole
+    assert again.sessions() == folder.sessions()
+    assert again.todo(again.study()) == folder.todo(folder.study())
+    assert [*again.path.parent.iterdir()] == [again.path], "nothing half written is left"
+    with pytest.raises(RunFolderError, match="is there already"):
+        restore(evidence, tmp_path / "runs")
+
+
+def test_a_restored_trial_has_the_id_that_its_study_gives_it_today(tmp_path):
+    _, evidence = published(STATES["running"](tmp_path / "run"), tmp_path / "evidence")
+    for name in ("trials.csv", "epochs.csv"):
+        path = evidence / name
+        path.write_text(path.read_text().replace("_s1_", "_s1_0"))
+    again = restore(evidence, tmp_path)
+    planned = {trial.id for trial in plan_trials(again.study())}
+    assert again.trials().keys() == again.epochs().keys() <= planned
+
+
+def test_what_is_no_evidence_or_lacks_a_session_is_not_restored(tmp_path):
+    folder = STATES["running"](tmp_path / "run")
+    with pytest.raises(RunFolderError, match="is no published evidence"):
+        restore(folder.path, tmp_path / "runs")
+    _, evidence = published(folder, tmp_path / "evidence")
+    (evidence / "environment.json").write_text("[]")
+    with pytest.raises(RunFolderError, match="does not tell of"):
+        restore(evidence, tmp_path / "runs")
+    assert not any((tmp_path / "runs").iterdir())
 
 
 def test_evidence_of_a_running_study_is_of_an_interrupted_one(tmp_path):
