@@ -55,6 +55,7 @@ def examine(storage: str, data: Path) -> list[Check]:
         _software(),
         _devices(),
         _cpus(),
+        *_bf16(),
         _memory(),
         _storage(storage),
         _data(data),
@@ -128,6 +129,25 @@ def _cpus() -> Check:
     if ours < FEW_CPUS:
         return Check("CPUs", "slow", said, "one trial at a time, and it waits for Ray: use more")
     return Check("CPUs", "ok", f"{said}: without a GPU, as many trials at a time as Ray counts")
+
+
+def _bf16() -> Iterator[Check]:
+    """Yield what bf16 gains on a CPU: some multiply it faster than float32, some slower."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return  # which `devices` tells of
+    if torch.cuda.is_available():
+        return
+    from nnclr_study.trainer.pace import bf16_speed
+
+    speed = bf16_speed()
+    if speed < 1:
+        said = f"a step takes {1 / speed:.1f} times as long as in float32 on this processor"
+        yield Check("bf16", "ok", said, 'leave `precision` at "float32"')
+    else:
+        said = f"a step is {speed:.1f} times as fast as in float32 on this processor"
+        yield Check("bf16", "ok", said, 'set precision = "bf16" in [trial] to have that')
 
 
 def _memory() -> Check:

@@ -16,7 +16,8 @@ from nnclr_study.doctor import can_run, examine, lines
 
 ROOT = Path(__file__).parent.parent
 GB = 10**9
-NAMES = ["software", "devices", "CPUs", "memory", "storage", "data", "Ray", "cluster", "images"]
+NAMES = ["software", "devices", "CPUs", "bf16", "memory", "storage", "data", "Ray", "cluster"]
+NAMES += ["images"]
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +126,21 @@ def test_a_container_s_limit_is_its_memory(machine, monkeypatch):
 def test_one_core_is_slow(machine, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert look(machine)["CPUs"].level == "slow"
+
+
+def test_whether_bf16_is_worth_it_is_told_of_processors_alone(machine, monkeypatch):
+    import torch
+
+    said = look(machine)["bf16"].said
+    assert said.startswith("a step ")
+    monkeypatch.setattr("nnclr_study.trainer.pace.bf16_speed", lambda: 0.5)
+    slow = look(machine)["bf16"]
+    assert slow.said == "a step takes 2.0 times as long as in float32 on this processor"
+    assert slow.way_out == 'leave `precision` at "float32"'
+    monkeypatch.setattr("nnclr_study.trainer.pace.bf16_speed", lambda: 1.5)
+    assert look(machine)["bf16"].said.startswith("a step is 1.5 times as fast")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [*doctor._bf16()] == []
 
 
 def test_gpus_are_named_and_a_driver_without_a_fitting_torch_is_slow(machine, monkeypatch):

@@ -231,7 +231,9 @@ class TrialConfig(BaseModel):
         description="parts in which a batch passes the encoder, to save memory; one loss",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32", description="of products in augmentation, encoder, heads and look-up"
+        "float32",
+        description="of products in augmentation, encoder, heads and look-up; `doctor` measures "
+        "what bf16 gains on a processor",
     )
     compile: bool = Field(False, description="compile the encoder (torch.compile)")
     probe_learning_rate: float = Field(1e-3, gt=0, le=100, description="Adam, online probe")
