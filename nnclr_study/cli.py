@@ -415,13 +415,17 @@ def confirm(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/four_way")],
     best: Annotated[int, typer.Option("-k", min=1, help="Best conditions beside baseline")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds of each")] = 5,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each trial; default: as in the run")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Study file; default: NAME_confirm.toml")
     ] = None,
 ) -> None:
     """Write the study that trains a run's baseline and best again, on seeds it has not used.
 
-    The best of many trials looks better than it is. What this study shows is the result.
+    The best of many trials looks better than it is. What this study shows is the result. A search
+    may be short and its confirmation long, with more --epochs.
 
     Example: nnclr-study confirm runs/four_way -k 3 --seeds 5
     """
@@ -430,7 +434,7 @@ def confirm(
     from nnclr_study.study.run_folder import RunFolder
 
     folder = RunFolder.open(run_folder)
-    study = confirmation(folder, best, seeds)
+    study = confirmation(folder, best, seeds, epochs)
     path = output or Path(f"{study.name}.toml")
     if path.exists() and path.read_text(encoding="utf-8") != study.text:
         raise UsageError(f"{path} is there already; move it away, or name another with --output")

@@ -204,8 +204,9 @@ def _confirmed(analysis: dict[str, Any]) -> Finding:
     if status["interim"] or analysis["best"] is None:
         return Finding("")
     if study["confirmation"]:
-        run = study["confirmation"]["run"]
-        return Finding(f"These are fresh seeds, not those by which {run} chose.", "claim")
+        run, scores = study["confirmation"]["run"], study["confirmation"]["val_probe_top1"]
+        other = "" if scores else ", whose trials had another number of epochs"
+        return Finding(f"These are fresh seeds, not those by which {run} chose{other}.", "claim")
     if study["search"] or len(analysis["arms"]) < 3:
         return Finding("")
     return Finding("Not yet confirmed on fresh seeds: `nnclr-study confirm` writes that study.")

@@ -240,7 +240,7 @@ def _cell_means(found: dict[str, Any] | None) -> Finding:
 
 def _confirmation(analysis: dict[str, Any]) -> Finding:
     confirmation, arms = analysis["study"]["confirmation"], analysis["arms"]
-    if confirmation is None:
+    if confirmation is None or confirmation["val_probe_top1"] is None:
         return Finding("")
     chosen = confirmation["val_probe_top1"]
     held = [

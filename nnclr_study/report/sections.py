@@ -154,11 +154,12 @@ def _grid(
                 figures.cell_means(analysis["interaction"]) if finished else None,
                 "The same means. The darker, the higher.",
             )
-    if analysis["study"]["confirmation"]:
+    confirmation = analysis["study"]["confirmation"]
+    if confirmation and confirmation["val_probe_top1"]:
         yield section(
             "confirmation",
             "From choice to confirmation",
-            lambda: figures.confirmation(arms, analysis["study"]["confirmation"]),
+            lambda: figures.confirmation(arms, confirmation),
             "Grey: the score by which a condition was chosen. Solid: its mean on fresh seeds, "
             "with the 95 % interval. Only the latter is a result.",
         )

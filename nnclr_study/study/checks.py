@@ -99,7 +99,11 @@ def _confirmation_problems(tables: dict[str, Any]) -> Iterator[Problem]:
         if name in tables:
             yield Problem("confirmation", table, f"confirms [[points]]; take [{name}] out")
     scores = table.get("val_probe_top1")
-    if valid(ConfirmationTable, "val_probe_top1", scores) and len(scores) != others:
+    if (
+        scores is not None
+        and valid(ConfirmationTable, "val_probe_top1", scores)
+        and len(scores) != others
+    ):
         rule = f"must be one score for each of the [[points]] after the first: {others}"
         yield Problem("confirmation.val_probe_top1", scores, rule)
 

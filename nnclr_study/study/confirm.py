@@ -6,20 +6,24 @@ from itertools import count, islice
 from statistics import fmean
 
 from nnclr_study.errors import StudyFileError, UsageError
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import condition_label
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms, parse_study, resolved
 
 
-def confirmation(folder: RunFolder, best: int, seeds: int) -> Study:
+def confirmation(folder: RunFolder, best: int, seeds: int, epochs: int | None = None) -> Study:
     """Return the study of a run's baseline and its `best` other conditions.
 
     Conditions are ranked by their mean val_probe_top1 over finished trials. The seeds are ones
-    that the run has not used: the scores by which conditions were chosen flatter them.
+    that the run has not used: the scores by which conditions were chosen flatter them. Trained
+    for other `epochs` than the run's, trials cannot be held against those scores, which are then
+    left out.
 
     Raises:
-        UsageError: fewer conditions have a finished trial, or the baseline is no trial.
+        UsageError: fewer conditions have a finished trial, the baseline is no trial, or `epochs`
+            are given and varied.
         RunFolderError: a row is not one of ours.
     """
     study = folder.study()
@@ -47,12 +51,17 @@ def confirmation(folder: RunFolder, best: int, seeds: int) -> Study:
             f"{folder.path} has {len(others)} condition(s) beside the baseline with a finished "
             f"trial, fewer than -k {best}; ask for fewer, or `run` it further"
         )
+    if epochs is not None and "epochs" in study.knobs:
+        raise UsageError(f"{folder.study_file} varies epochs: leave --epochs out")
+    there = study.fixed.get("epochs", TrialConfig.model_fields["epochs"].default)
+    other = epochs not in (None, there)
     used = {trial.config.seed for trial in planned}
     fresh = list(islice((seed for seed in count(1) if seed not in used), seeds))
     name = f"{study.name[:56]}_confirm"
     lines = [
         f"# nnclr-study run {name}.toml",
-        f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there:",
+        f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there"
+        + (f", after {there} epochs:" if other else ":"),
         *(f"# {fmean(scores[x]):.1%} (n = {len(scores[x])}) {x}" for x in others[:best]),
         "",
         "[study]",
@@ -62,11 +71,15 @@ def confirmation(folder: RunFolder, best: int, seeds: int) -> Study:
         f"margin_points = {study.margin_points}",
         "",
         "[trial]",
-        *_assigned(study.fixed),
+        *_assigned(study.fixed | {"epochs": epochs} if other else study.fixed),
         "",
         "[confirmation]",
         f"run = {json.dumps(study.name)}",
-        f"val_probe_top1 = {[fmean(scores[label]) for label in others[:best]]}",
+    ]
+    if not other:
+        means = [fmean(scores[label]) for label in others[:best]]
+        lines.append(f"val_probe_top1 = {means}")
+    lines += [
         "",
         "[[points]]  # the baseline",
         *_assigned(baseline),

@@ -75,8 +75,9 @@ class ConfirmationTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     run: str = Field(pattern=_NAME, description="name of the study whose best are confirmed")
-    val_probe_top1: list[_Share] = Field(
+    val_probe_top1: list[_Share] | None = Field(
+        None,
         min_length=1,
         description="means there, as shares of 1, by which the [[points]] after the first were "
-        "chosen; one for each, in their order",
+        "chosen; one for each, in their order; left out where trials there had other epochs",
     )

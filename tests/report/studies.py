@@ -110,14 +110,18 @@ def pruned_search(path):
     return make_search(path, outcomes)
 
 
-def confirmed(path) -> RunFolder:
+def confirmed(path, epochs=None) -> RunFolder:
     """The best of a study of one seed, again with three fresh ones."""
     chosen = run_of(Path(path) / "chosen", **columns([0.85, 0.869, 0.87], seeds=1))
-    text = confirmation(chosen, best=1, seeds=3).text
+    text = confirmation(chosen, best=1, seeds=3, epochs=epochs).text
     fresh = {0: column(0, 0.85), 1_000: column(1, 0.865)}
     return make_run(
         path, text, lambda trial: fresh[trial.config.queue_size][trial.config.seed - 2]
     )
+
+
+def confirmed_for_longer(path):
+    return confirmed(path, epochs=8)
 
 
 def nothing_finished(path):
@@ -177,5 +181,6 @@ STATES = {
     for each in (
         *(nothing_finished, one_seed, two_seeds, no_baseline, an_arm_of_nan, all_failed),
         *(running, mixed_commits, one_arm, pruned_search, confirmed, whole),
+        confirmed_for_longer,
     )
 }

@@ -145,6 +145,13 @@ def test_a_confirmation_says_what_became_of_the_choice(page_of):
     assert "These are fresh seeds, not those by which made chose." in shown(page)
 
 
+def test_a_confirmation_of_other_epochs_is_held_against_no_score(page_of):
+    page = page_of("confirmed_for_longer")
+    assert 'id="plot-confirmation"' not in page.read_text()
+    said = "not those by which made chose, whose trials had another number of epochs."
+    assert said in shown(page)
+
+
 def test_references_and_gallery_stand_on_the_page(page_of):
     page = page_of("whole")
     assert "NNCLR, 800 epochs: 93.7 % top-1 on test. a paper" in shown(page)

@@ -42,6 +42,19 @@ def test_a_search_s_best_meet_the_defaults_on_fresh_seeds(tmp_path):
     assert len(plan_trials(found)) == 9
 
 
+def test_other_epochs_leave_out_the_scores_that_they_cannot_be_held_against(tmp_path):
+    study, folder = searched(tmp_path, 0.5, 0.9)
+    longer = confirmation(folder, best=1, seeds=2, epochs=36)
+    assert longer.fixed == study.fixed | {"epochs": 36}
+    assert longer.confirmation.val_probe_top1 is None
+    assert "chosen by their val_probe_top1 there, after 18 epochs:" in longer.text
+    assert confirmation(folder, best=1, seeds=2, epochs=18).confirmation.val_probe_top1 == [0.9]
+    varied = SEARCH.replace("[search.space]", "[search.space]\nepochs = { choices = [9, 18] }")
+    _, folder = searched(tmp_path / "varied", 0.5, text=varied.replace("\nepochs = 18", ""))
+    with pytest.raises(UsageError, match="varies epochs: leave --epochs out"):
+        confirmation(folder, best=1, seeds=2, epochs=36)
+
+
 def test_a_declared_baseline_counts_and_is_not_among_the_best(tmp_path):
     text = SEARCH.replace("seeds", "baseline = { queue_size = 41, temperature = 0.1 }\nseeds")
     _, folder = searched(tmp_path, 0.5, 0.9, 0.7, text=text)
