@@ -32,10 +32,11 @@ the library's convolutions alone, called as the step calls them, leave 47 %.
 import argparse
 
 import torch
-from common import in_turn, machine, train_step
+from common import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer.pace import in_turn, train_step
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World
 

@@ -26,10 +26,11 @@ with AMX it took 132 ms: 5.5 % of 2.3 s.
 import argparse
 
 import torch
-from common import in_turn, machine
+from common import machine
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from nnclr_study.trainer.pace import in_turn
 from nnclr_study.trainer.runtime import autocast, settle
 from nnclr_study.trainer.support_set import SupportSet
 from nnclr_study.trainer.world import World

@@ -26,9 +26,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import in_turn, machine, train_step
+from common import machine
 
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.trainer.pace import in_turn, train_step
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World
 

@@ -33,11 +33,12 @@ import sys
 
 import numpy as np
 import torch
-from common import in_turn, machine, train_step
+from common import machine
 from PIL import Image
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer.encoder import conv4
+from nnclr_study.trainer.pace import in_turn, train_step
 from nnclr_study.trainer.runtime import settle
 from nnclr_study.trainer.world import World
 

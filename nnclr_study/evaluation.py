@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from nnclr_study.errors import RunFolderError, UsageError
+from nnclr_study.errors import UsageError
 from nnclr_study.study.config import TrialConfig, images_config
 from nnclr_study.study.rows import EvaluationRow
 from nnclr_study.study.run_folder import RunFolder
@@ -53,12 +53,7 @@ def of_trial(run_folder: Path, trial_id: str, protocols: list[str], data: Path) 
     run = RunFolder.open(run_folder)
     found = run.trial(trial_id).id
     wanted = _known(protocols)
-    snapshot = checkpoint.load(run.checkpoint(found))
-    if snapshot is None:
-        raise RunFolderError(
-            f"{found} has no checkpoint in {run_folder}: it has not begun, or its checkpoint was "
-            "left elsewhere"
-        )
+    snapshot = checkpoint.of_trial(run, found)
     epoch, epochs = len(snapshot.rows), snapshot.config.epochs
     out_of = "" if epoch == epochs else f" of {epochs}: it has not finished"
 

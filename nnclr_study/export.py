@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import nnclr_study
 from nnclr_study.card import Facts, card
-from nnclr_study.errors import RunFolderError, UsageError
+from nnclr_study.errors import UsageError
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.load import Tables, load
 from nnclr_study.study.rows import Session
@@ -40,12 +40,7 @@ def export(run_folder: Path, trial_id: str | None, folder: Path) -> Exported:
     tables = load(run)
     analysis = analyse(tables)
     trial = run.trial(_first_of_best(tables, analysis) if trial_id is None else trial_id)
-    snapshot = checkpoint.load(run.checkpoint(trial.id))
-    if snapshot is None:
-        raise RunFolderError(
-            f"{trial.id} has no checkpoint in {run_folder}: it has not begun, or its checkpoint "
-            "was left elsewhere"
-        )
+    snapshot = checkpoint.of_trial(run, trial.id)
     session = _session(run, trial.id)
     versions = session.versions if session else {}
     about = {

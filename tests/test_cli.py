@@ -14,19 +14,8 @@ from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
-    *(
-        "plan",
-        "run",
-        "status",
-        "report",
-        "watch",
-        "restore",
-        "confirm",
-        "trial",
-        "data",
-        "evaluate",
-    ),
-    *("export", "doctor", "schema", "example"),
+    *("plan", "run", "status", "report", "watch", "restore", "confirm", "trial", "data"),
+    *("evaluate", "export", "doctor", "schema", "example"),
 ]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.toml"
 

@@ -10,6 +10,7 @@ import pytest
 from nnclr_study.cli import main
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.spec import parse_study
+from tests.test_cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,22 +29,7 @@ def test_the_two_commands_are_there():
 
 def test_every_command_and_flag_it_names_exists(capsys):
     used = re.findall(r"nnclr-study ([a-z]+)((?: [^`\n&]*)?)", README)
-    assert {name for name, _ in used} == {
-        "plan",
-        "run",
-        "status",
-        "report",
-        "watch",
-        "restore",
-        "confirm",
-        "trial",
-        "data",
-        "evaluate",
-        "export",
-        "doctor",
-        "schema",
-        "example",
-    }
+    assert {name for name, _ in used} == set(COMMANDS)
     for name, rest in used:
         assert main([name, "--help"]) == 0
         shown = capsys.readouterr().out

@@ -154,12 +154,11 @@ def _grid(
                 figures.cell_means(analysis["interaction"]) if finished else None,
                 "The same means. The darker, the higher.",
             )
-    confirmation = analysis["study"]["confirmation"]
-    if confirmation and confirmation["val_probe_top1"]:
+    if findings["confirmation"].text:
         yield section(
             "confirmation",
             "From choice to confirmation",
-            lambda: figures.confirmation(arms, confirmation),
+            lambda: figures.confirmation(arms, analysis["study"]["confirmation"]),
             "Grey: the score by which a condition was chosen. Solid: its mean on fresh seeds, "
             "with the 95 % interval. Only the latter is a result.",
         )

@@ -68,7 +68,8 @@ class Mirror:
             load_if_exists=True,
         )
         self._study_key = self._storage.get_study_id_from_name(study.name)
-        self._baseline = resolved(study, study.baseline) if study.baseline else None
+        declared = study.search is not None and study.baseline
+        self._baseline = resolved(study, study.baseline) if declared else None
         self._running: dict[str, _Running] = {}
         self._keep_up(planned, folder.trials(), folder.epochs())
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from nnclr_study.errors import RunFolderError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
+from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.trainer.loop import Snapshot
 
 
@@ -65,6 +66,21 @@ def load(path: Path) -> Snapshot | None:
             f"{path} is no checkpoint of this version ({error}); delete it and the trial "
             "starts afresh"
         ) from error
+
+
+def of_trial(folder: RunFolder, trial_id: str) -> Snapshot:
+    """Return the last epoch of a run's trial.
+
+    Raises:
+        RunFolderError: it has no checkpoint, or what is there is none.
+    """
+    snapshot = load(folder.checkpoint(trial_id))
+    if snapshot is None:
+        raise RunFolderError(
+            f"{trial_id} has no checkpoint in {folder.path}: it has not begun, or its checkpoint "
+            "was left elsewhere"
+        )
+    return snapshot
 
 
 def encoder_state(snapshot: Snapshot) -> dict[str, Tensor]:

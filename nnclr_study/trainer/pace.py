@@ -1,7 +1,7 @@
 """Some real steps of a trial, timed: for a study's forecast, and for the choice of precision."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -10,16 +10,14 @@ import torch
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.forecast import Pace
-from nnclr_study.trainer import checkpoint
+from nnclr_study.trainer import augment, checkpoint
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.learner import Learner
 from nnclr_study.trainer.loop import train
 from nnclr_study.trainer.runtime import settle
-from nnclr_study.trainer.world import CPU, World
+from nnclr_study.trainer.world import CPU, World, random_stream
 
 STEPS = 4
-WARM = 2
-"""Steps before those that count: the second is the first that finds its memory laid out."""
 
 
 def pace(config: TrialConfig, data: Path) -> Pace:
@@ -45,26 +43,50 @@ def pace(config: TrialConfig, data: Path) -> Pace:
 def bf16_speed() -> float:
     """Return how many times as fast as in float32 a step is in bf16, on the CPU.
 
-    Of conv4 at 32 pixels, in alternation, on one thread, as a trial has it there.
+    Of conv4 at 32 pixels, on one thread, as a trial has it there.
     """
     settle(CPU, "float32")
     steps = {
-        precision: _step(TrialConfig(precision=precision, width=64, batch_size=48))
+        precision: train_step(TrialConfig(precision=precision, width=64, batch_size=48), 32, CPU)
         for precision in ("float32", "bf16")
     }
-    seconds: dict[str, list[float]] = {precision: [] for precision in steps}
-    for _ in range(WARM + STEPS):
-        for precision, step in steps.items():
+    seconds = in_turn(steps, STEPS)
+    return seconds["float32"] / seconds["bf16"]
+
+
+def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each work, all measured once a round, one after another."""
+    for work in works.values():
+        work()  # warm, twice: the second step is the first that finds its memory laid out
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
             started = perf_counter()
-            step()
-            seconds[precision].append(perf_counter() - started)
-    usual = {precision: median(times[WARM:]) for precision, times in seconds.items()}
-    return usual["float32"] / usual["bf16"]
+            work()
+            seconds[name].append(perf_counter() - started)
+    return {name: median(times) for name, times in seconds.items()}
 
 
-def _step(config: TrialConfig) -> Callable[[], object]:
-    side = 32
-    learner = Learner(config, side, num_classes=2, world=World(CPU))
-    view1, view2 = torch.rand(2, config.global_batch, 3, side, side)
-    labels = torch.zeros(config.labelled_batch_size, dtype=torch.long)
-    return lambda: learner.contrastive_step(view1, view2, labels)
+def train_step(config: TrialConfig, side: int, device: torch.device) -> Callable[[], None]:
+    """Return one whole step of a trial, as the loop takes it, on random images."""
+    learner = Learner(config, side, num_classes=10, world=World(device))
+    generator = random_stream(0, "benchmark", 0, device)
+    shape = config.global_batch, 3, side, side
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
+    count = config.labelled_batch_size
+    labels = torch.randint(0, 10, (count,), device=device, generator=generator)
+    recipes = augment.Recipe.of_both_views(config)
+
+    def step() -> None:
+        view1, view2 = (
+            augment.apply(images, augment.draw(recipe, len(images), generator), config.precision)
+            for recipe in recipes
+        )
+        learner.contrastive_step(view1, view2, labels)
+        weak = augment.draw(augment.PROBE_RECIPE, count, generator)
+        learner.probe_step(augment.apply(images[-count:], weak), labels)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step

@@ -195,6 +195,17 @@ def test_the_declared_baseline_is_never_stopped_not_even_after_a_kill(tmp_path):
     assert again.epoch(bad.id, epoch(2, 0.1))
 
 
+def test_a_grid_s_baseline_may_name_a_part_of_its_condition(tmp_path):
+    batch = "batch_size = {}\nqueue_size = {}\n"
+    points = "".join("[[points]]\n" + batch.format(*each) for each in ((8, 16), (32, 100)))
+    text = GOOD.split("[grid]")[0].replace("batch_size = 32\n", "", 1) + points
+    text = text.replace("seeds", "baseline = { queue_size = 16 }\nseeds")
+    study, folder = folder_of(text, tmp_path)
+    mirror = Mirror(study, folder)
+    finish(folder, mirror, plan_trials(study)[0])
+    assert states(mirror) == [TrialState.COMPLETE]
+
+
 def test_the_median_stops_too(tmp_path):
     study, folder = hunt(tmp_path, ("[search]\n", '[search]\nearly_stopping = "median"\n'))
     mirror = Mirror(study, folder)

@@ -20,6 +20,6 @@ def test_a_probe_takes_steps_and_weighs_a_checkpoint(tmp_path):
 def test_bf16_that_takes_half_as_long_is_twice_as_fast(monkeypatch):
     assert bf16_speed() > 0
     seconds = {"float32": 0.1, "bf16": 0.05}
-    slow = lambda config: lambda: time.sleep(seconds[config.precision])  # noqa: E731
-    monkeypatch.setattr(pace, "_step", slow)
+    slow = lambda config, *_: lambda: time.sleep(seconds[config.precision])  # noqa: E731
+    monkeypatch.setattr(pace, "train_step", slow)
     assert 1.3 < bf16_speed() < 2.5
