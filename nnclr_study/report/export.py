@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -14,9 +15,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\n", "'")
 reading takes it off again."""
 _HEAD = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
 _NOTE = (
-    "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. vs baseline: paired "
-    "difference in points with its simultaneous 95 % interval (Dunnett, blocks of seeds). test: "
-    "mean test_probe_top1 in %. Bold: the best set, all conditions that are not ruled out as best."
+    "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. test: mean "
+    "test_probe_top1 in %."
+)
+_NOTE_COMPARED = (
+    "vs baseline: paired difference in points with its simultaneous 95 % interval (Dunnett, "
+    "blocks of seeds). Bold: the best set, all conditions that are not ruled out as best."
 )
 
 
@@ -55,30 +59,46 @@ def summary_md(analysis: dict[str, Any], findings: dict[str, Finding]) -> str:
     keys = ("answer", "sufficient", "standing", "confirmed", "test", "mixed", "failed", "status")
     # What a run folder tells of machines is anybody's text; the other sentences are our own.
     said = (_plain(t) if key == "mixed" else t for key in keys if (t := findings[key].text))
-    parts = [f"# {study['name']}", _plain(study["question"]), *said, arms_md(analysis), _NOTE]
+    title, question = f"# {study['name']}", _plain(study["question"])
+    parts = [title, question, *said, arms_md(analysis), _note(analysis)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def arms_md(analysis: dict[str, Any]) -> str:
     """Return the arm table as Markdown."""
-    rows = [_HEAD, ("---",) * len(_HEAD)]
-    for arm in analysis["arms"]:
-        label, *cells = _row(arm)
-        rows.append((f"**{label}**" if arm["in_best_set"] else label, *cells))
+    table = _arms(analysis, "**{}**")
+    rows = [tuple(table), ("---",) * len(table.columns), *table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def arms_tex(analysis: dict[str, Any]) -> str:
     """Return the arm table as LaTeX, for the package booktabs."""
-    table = pd.DataFrame(map(_row, analysis["arms"]), columns=list(_HEAD)).map(_tex)
+    table = _arms(analysis, r"\textbf{{{}}}", _tex)
+    layout = "".join("l" if name in ("condition", "verdict") else "r" for name in table)
+    table.columns = table.columns.map(_tex)
+    text = table.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
+    return f"% {_note(analysis)}\n{text}"
+
+
+def _compared(analysis: dict[str, Any]) -> bool:
+    """A search has no comparisons, nor has a single condition."""
+    return any(arm["vs_baseline"] for arm in analysis["arms"])
+
+
+def _note(analysis: dict[str, Any]) -> str:
+    return f"{_NOTE} {_NOTE_COMPARED}" if _compared(analysis) else _NOTE
+
+
+def _arms(
+    analysis: dict[str, Any], bold: str, escaped: Callable[[str], str] = str
+) -> pd.DataFrame:
+    """Return the arm table with the labels of the best set in bold."""
+    table = pd.DataFrame(map(_row, analysis["arms"]), columns=list(_HEAD)).map(escaped)
     table["condition"] = [
-        rf"\textbf{{{label}}}" if arm["in_best_set"] else label
+        bold.format(label) if arm["in_best_set"] else label
         for label, arm in zip(table["condition"], analysis["arms"], strict=True)
     ]
-    table.columns = table.columns.map(_tex)
-    layout = "l" + "r" * 5 + "lr"
-    text = table.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
-    return f"% {_NOTE}\n{text}"
+    return table if _compared(analysis) else table.drop(columns=["vs baseline", "verdict"])
 
 
 def _row(arm: dict[str, Any]) -> tuple[str, ...]:
