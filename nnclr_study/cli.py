@@ -451,14 +451,16 @@ def confirm(
 @app.command()
 def trial(
     file: StudyFile,
-    trial_id: Annotated[str, typer.Argument(metavar="ID", help="As `plan` prints it")],
+    trial_id: Annotated[
+        str, typer.Argument(metavar="ID", help="As `plan` prints it, or how it begins")
+    ],
     data: DataFolder = Path("data"),
 ) -> None:
     """Train one trial in this process, without Ray, and print its rows; record nothing.
 
     Example: nnclr-study trial search_spaces/quickstart.toml queue_size-0_s1_1a2b3c
     """
-    from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.plan import named, plan_trials
     from nnclr_study.study.plugins import require
     from nnclr_study.study.spec import load_study
 
@@ -466,18 +468,13 @@ def trial(
     require(study.plugins, file)
     if study.search:
         raise UsageError(f"{file} is a search, which names its trials as it goes; `run` it")
-    trials = {planned.id: planned for planned in plan_trials(study)}
-    if trial_id not in trials:
-        raise UsageError(
-            f"{file} has no trial {trial_id!r}; `nnclr-study plan {file}` prints them"
-        )
+    config = named(plan_trials(study), trial_id, f"plan {file}").config
 
     from nnclr_study.trainer.data import load_dataset
     from nnclr_study.trainer.loop import train
     from nnclr_study.trainer.prepared import prepare
     from nnclr_study.trainer.world import World
 
-    config = trials[trial_id].config
     prepare(config.dataset, config.image_size, data)
     for snapshot in train(config, load_dataset(config, data), World.alone()):
         _print_json(snapshot.rows[-1].model_dump())

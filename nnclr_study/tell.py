@@ -30,8 +30,9 @@ class Packed(Protocol):
 def trials_table(trials: Sequence[Trial]) -> Table:
     """Return a line a trial."""
     table = Table(box=None, pad_edge=False)
-    for name in ("condition", "seed", "epochs", "steps", "trial"):
+    for name in ("condition", "seed", "epochs", "steps"):
         table.add_column(name, justify="right" if name in ("epochs", "steps") else "left")
+    table.add_column("trial", overflow="fold")  # cut, an id could not be copied
     for trial in trials:
         config = trial.config
         steps = config.epochs * config.steps_per_epoch

@@ -70,6 +70,15 @@ def test_plan_prints_every_trial(capsys):
     assert "12 trials: 4 conditions x 3 seeds" in shown
 
 
+def test_plan_cuts_no_id(capsys):
+    long = SPACES / "cifar10_search_confirm.toml"
+    assert main(["plan", str(long)]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    trials = "".join(row[52:].strip() for row in rows)
+    for trial in plan_trials(load_study(long)):
+        assert trial.id in trials
+
+
 def test_restored_evidence_is_a_run_that_goes_on(tmp_path, capsys):
     evidence = str(SPACES.parent / "reports" / "quickstart")
     assert main(["restore", evidence, "--storage", str(tmp_path)]) == 0
@@ -243,7 +252,7 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkey
         (["run", "nope.toml"], 2, "cannot be read"),
         (["status", "nope"], 2, "no run folder"),
         (["report", "nope"], 2, "no run folder"),
-        (["trial", str(QUICKSTART), "nope"], 2, "no trial 'nope'"),
+        (["trial", str(QUICKSTART), "nope"], 2, "'nope' is no trial of this study"),
         (["run", str(QUICKSTART), "--workers", "0"], 2, "--workers"),
         (["run", str(QUICKSTART), "--runner", "dask"], 2, "--runner"),
         (["evaluate", "nope", "x"], 2, "no run folder"),
@@ -296,7 +305,7 @@ def test_one_trial_runs_without_ray_and_records_nothing(tmp_path, capsys, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     (trial,) = plan_trials(load_study(tmp_path / "one.toml"))
-    assert main(["trial", "one.toml", trial.id]) == 0
+    assert main(["trial", "one.toml", trial.id[:-3]]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[1]["test_probe_top1"] is not None

@@ -1,9 +1,10 @@
 """From a study to its trials, each with an id that depends on nothing but its config."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nnclr_study.errors import UsageError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms
@@ -41,6 +42,19 @@ def suggested_trial(study: Study, number: int, params: Mapping[str, Value]) -> T
     """
     config = TrialConfig(**{**study.fixed, **params, "seed": study.seeds[0]})  # type: ignore[arg-type]
     return Trial(f"{number:04d}_{config.digest}", dict(params), config)
+
+
+def named(trials: Iterable[Trial], begins: str, printed_by: str) -> Trial:
+    """Return the one of a study's trials whose id begins so; `printed_by` is said to print them.
+
+    Raises:
+        UsageError: none does, or several.
+    """
+    found = [trial for trial in trials if trial.id.startswith(begins)]
+    if len(found) != 1:
+        wrong = "is the beginning of several" if found else "is no trial of this study"
+        raise UsageError(f"{begins!r} {wrong}; `nnclr-study {printed_by}` prints their ids")
+    return found[0]
 
 
 def condition_label(condition: dict[str, Value]) -> str:

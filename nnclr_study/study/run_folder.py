@@ -28,9 +28,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import RunFolderError, RunFolderWarning, UsageError
+from nnclr_study.errors import RunFolderError, RunFolderWarning
 from nnclr_study.study import lines
-from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
+from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import Study, incomparable, load_study
 
@@ -125,13 +125,7 @@ class RunFolder:
         Raises:
             UsageError: none does, or several.
         """
-        found = [trial for trial in self.planned() if trial.id.startswith(begins)]
-        if len(found) != 1:
-            wrong = "is the beginning of several" if found else "is no trial of this study"
-            raise UsageError(
-                f"{begins!r} {wrong}; `nnclr-study status {self.path} --json` prints their ids"
-            )
-        return found[0]
+        return named(self.planned(), begins, f"status {self.path} --json")
 
     def todo(self, study: Study, retry_failed: bool = False) -> list[Trial]:
         """Return the known trials that have not ended, and on request those that failed."""
