@@ -75,7 +75,11 @@ class Learner:
         )
         self.steps_taken = 0
         self.optimizer = build_optimizer([self.encoder, self.head, self.predictor], config)
-        self.probe_optimizer = KerasAdam(self.probe.parameters(), lr=config.probe_learning_rate)
+        self.probe_optimizer = KerasAdam(
+            self.probe.parameters(),
+            lr=config.probe_learning_rate,
+            fused=world.device.type == "cuda",
+        )
 
     def contrastive_step(
         self, view1_BCHW: Tensor, view2_BCHW: Tensor, labels_L: Tensor | None = None
