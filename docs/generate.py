@@ -96,7 +96,11 @@ def _shown(value: Any) -> str:
 
 
 def _usage(name: str, command: Any) -> str:
-    words = [p.metavar or p.name.upper() for p in command.params if not p.opts[0].startswith("-")]
+    words = [
+        (p.metavar or p.name.upper()) if p.required else f"[{p.metavar or p.name.upper()}]"
+        for p in command.params
+        if not p.opts[0].startswith("-")
+    ]
     options = len(words) < len(command.params)
     return " ".join(["nnclr-study", name, *words, *["[OPTIONS]"] * options])
 

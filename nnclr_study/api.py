@@ -39,7 +39,7 @@ class Run:
     @property
     def study(self) -> Study:
         """The study that was run."""
-        return RunFolder.open(self.path).study()
+        return RunFolder.look(self.path).study()
 
     def trials(self) -> "pd.DataFrame":
         """Return a row a planned trial; accuracies are shares of 1, missing unless finished."""
@@ -195,7 +195,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         RunFolderError: it is neither.
     """
-    return Run(RunFolder.open(Path(path)).path)
+    return Run(RunFolder.look(Path(path)).path)
 
 
 def build_report(run: Run | str | Path, out: str | Path | None = None) -> "Report":

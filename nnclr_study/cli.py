@@ -38,7 +38,9 @@ StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Study file, as search_spaces/quickstart.toml")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-DataFolder = Annotated[Path, typer.Option("--data", help="Folder of data sets: STL-10's is here")]
+DataFolder = Annotated[
+    Path, typer.Option("--data", help="Folder of data sets; downloads go there")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,8 +67,8 @@ def plan(
     like: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Forecast from the rows of this run")
     ] = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Forecast from some steps, taken here and now")
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Forecast from some steps, taken here and now")
     ] = False,
     data: DataFolder = Path("data"),
     nodes: Annotated[int, typer.Option(min=1, help="Of the cluster to pack onto")] = 1,
@@ -78,10 +80,10 @@ def plan(
 ) -> None:
     """Print the trials of a study file and what they will take; run nothing.
 
-    Without --like or --probe, hours and disk are not known; without --like, seeds are taken to
+    Without --like or --measure, hours and disk are not known; without --like, seeds are taken to
     scatter as in a published study. --node-cpus tells of a cluster, onto which trials are packed.
 
-    Example: nnclr-study plan search_spaces/quickstart.toml --probe --node-cpus 2
+    Example: nnclr-study plan search_spaces/quickstart.toml --measure --node-cpus 2
     """
     from nnclr_study.report.noise import resolution
     from nnclr_study.study.forecast import extremes, forecast
@@ -96,17 +98,22 @@ def plan(
         trials_table,
     )
 
+    of_nodes = {"--nodes": nodes > 1, "--node-gpus": node_gpus, "--workers": workers}
+    of_nodes["--gpus-per-trial"] = gpus_per_trial is not None
+    if node_cpus is None and (given := [flag for flag, value in of_nodes.items() if value]):
+        raise UsageError(f"{given[0]} tells of a cluster: say --node-cpus as well")
     study = load_study(file)
     require(study.plugins, file)
     trials = [] if study.search else plan_trials(study)
-    paces, noise = [], None
+    paces, noise, other = [], None, []
     if like is not None:
-        from nnclr_study.report.earlier import noise_of, paces_of
+        from nnclr_study.report.earlier import noise_of, paces_of, unlike
         from nnclr_study.report.evidence import load_any
 
         earlier = load_any(like)
         paces, noise = paces_of(earlier), noise_of(earlier)
-    if probe:
+        other = unlike(earlier, [trial.config for trial in trials] or extremes(study))
+    if measure:
         from nnclr_study.trainer.pace import pace
         from nnclr_study.trainer.prepared import prepare
 
@@ -124,6 +131,7 @@ def plan(
     if as_json:
         rows = [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
         further = {
+            "pace_unlike": other,
             "max_concurrent": placement.max_concurrent if placement else None,
             "smallest_difference": resolved.difference if resolved else None,
             "noise": asdict(resolved.noise) if resolved else None,
@@ -131,8 +139,11 @@ def plan(
         about = {"study": study.name, "question": study.question, "trials": rows}
         _print_json(about | {"forecast": asdict(coming) | further})
         return
-    out.print(space_table(study) if study.search else trials_table(trials))
-    for line in (headline(study), *forecast_lines(coming, placement)):
+    if study.search:
+        out.print(space_table(study))
+    else:
+        sys.stdout.write(trials_table(trials))
+    for line in (headline(study), *forecast_lines(study, coming, placement, other)):
         out.print(line)
     if not study.search:
         out.print(resolution_line(resolved))
@@ -289,6 +300,7 @@ def status(
 
     Example: nnclr-study status runs/quickstart
     """
+    from nnclr_study.aligned import aligned
     from nnclr_study.study.budget import spent_of
     from nnclr_study.study.plan import condition_label
     from nnclr_study.study.progress import progress
@@ -314,19 +326,17 @@ def status(
         ]
         _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
         return
-    # Aligned by hand: rich takes seconds for thousands of lines.
     lines = [("condition", "seed", "status", "epochs")]
     for cell in cells:
         config = cell.trial.config
         done = f"{cell.epochs_done} of {config.epochs}"
         lines.append((condition_label(cell.trial.condition), str(config.seed), cell.status, done))
-    w = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in lines]
+    sys.stdout.write(aligned(lines, right=("epochs",)))
     for cell in cells:
         if cell.status == "failed":
             error = ended[cell.trial.id].error or ""
-            table.append(f"{cell.trial.id}: {error if error.isprintable() else ascii(error)}")
-    sys.stdout.write("\n".join(table) + "\n")
+            said = error if error.isprintable() else ascii(error)
+            sys.stdout.write(f"{cell.trial.id}: {said}\n")
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
     if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
@@ -338,7 +348,9 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="As runs/quickstart")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder; default: RUN/report, and comparison"),
+        typer.Option(
+            "-o", "--output", help="Folder; default: RUN/report (of evidence RUN), and comparison"
+        ),
     ] = None,
     static: Annotated[
         bool, typer.Option("--static", help="Each figure also as PNG and SVG; needs a Chrome")
@@ -348,7 +360,7 @@ def report(
 
     Needs neither torch nor Ray: a copied run folder is enough, and so is published evidence.
 
-    Example: nnclr-study report runs/quickstart -o reports/quickstart
+    Example: nnclr-study report runs/quickstart -o reports/mine
     """
     from nnclr_study.report.page import build_report
 
@@ -388,7 +400,8 @@ def restore(
     study = folder.study()
     known, left = len(folder.planned(study)), len(folder.todo(study))
     out.print(f"{folder.path}: {known - left} of {known} known trials have ended")
-    out.print(f"next: nnclr-study run {folder.study_file}")
+    where = "" if storage == Path("runs") else f" --storage {storage}"
+    out.print(f"next: nnclr-study run {folder.study_file}{where}")
 
 
 @app.command()
@@ -413,7 +426,10 @@ def watch(
 @app.command()
 def confirm(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/four_way")],
-    best: Annotated[int, typer.Option("-k", min=1, help="Best conditions beside baseline")] = 3,
+    best: Annotated[
+        int | None,
+        typer.Option("-k", min=1, help="Best conditions beside baseline; default: 3 at most"),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds of each")] = 5,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each trial; default: as in the run")
@@ -442,7 +458,8 @@ def confirm(
         path.write_text(study.text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
-    out.print(f"{len(plan_trials(study))} trials: {best + 1} conditions x {seeds} seeds")
+    conditions = len(study.points)
+    out.print(f"{len(plan_trials(study))} trials: {conditions} conditions x {seeds} seeds")
     if left := len(folder.todo(folder.study())):
         out.print(f"{left} trials of {folder.path} have not ended: its best may change yet")
     out.print(f"next: nnclr-study run {path}")
@@ -458,7 +475,7 @@ def trial(
 ) -> None:
     """Train one trial in this process, without Ray, and print its rows; record nothing.
 
-    Example: nnclr-study trial search_spaces/quickstart.toml queue_size-0_s1_1a2b3c
+    Example: nnclr-study trial search_spaces/quickstart.toml queue_size-0_s1
     """
     from nnclr_study.study.plan import named, plan_trials
     from nnclr_study.study.plugins import require
@@ -550,9 +567,14 @@ def evaluate(
 
     Example: nnclr-study evaluate runs/quickstart queue_size-100_s1 --protocol finetune-10
     """
+    if not source.exists():
+        raise UsageError(
+            f"{source} is not there; give a run folder and a trial of it, the folder of an "
+            "export, or a safetensors file"
+        )
     given = {"--dataset": dataset, "--image-size": image_size, "--normalise": normalise}
     asked = [flag for flag, value in given.items() if value is not None]
-    is_file = source.is_file() or (bool(source.suffix) and not source.exists() and not trial_id)
+    is_file = source.is_file()
     is_export = (source / "encoder.safetensors").is_file()
     if trial_id is not None and (is_file or is_export):
         raise UsageError(f"{source} is no run folder, so that it has no trial {trial_id!r}")

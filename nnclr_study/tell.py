@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rich.table import Table
 
+from nnclr_study.aligned import aligned
 from nnclr_study.report.blocks import MIN_PAIRS
 from nnclr_study.report.noise import Resolution
 from nnclr_study.report.wording import points
@@ -27,18 +28,15 @@ class Packed(Protocol):
     def max_concurrent(self) -> int: ...  # noqa: D102
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
+def trials_table(trials: Sequence[Trial]) -> str:
     """Return a line a trial."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("condition", "seed", "epochs", "steps"):
-        table.add_column(name, justify="right" if name in ("epochs", "steps") else "left")
-    table.add_column("trial", overflow="fold")  # cut, an id could not be copied
+    lines = [("seed", "epochs", "steps", "trial", "condition")]
     for trial in trials:
         config = trial.config
-        steps = config.epochs * config.steps_per_epoch
+        steps = f"{config.epochs * config.steps_per_epoch:,}"
         label = condition_label(trial.condition)
-        table.add_row(label, str(config.seed), f"{config.epochs}", f"{steps:,}", trial.id)
-    return table
+        lines.append((str(config.seed), str(config.epochs), steps, trial.id, label))
+    return aligned(lines, right=("epochs", "steps"))
 
 
 def space_table(study: Study) -> Table:
@@ -71,8 +69,10 @@ def headline(study: Study) -> str:
     )
 
 
-def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
-    """Yield a forecast line by line."""
+def forecast_lines(
+    study: Study, coming: Forecast, placement: Packed | None, other: Sequence[str]
+) -> Iterator[str]:
+    """Yield a forecast line by line; `other`: in what the pace is that of other trials."""
     gpus = placement.gpus_per_worker * placement.workers if placement else 0
     at_once = placement.max_concurrent if placement else 1
     if placement is not None:
@@ -83,15 +83,21 @@ def forecast_lines(coming: Forecast, placement: Packed | None) -> Iterator[str]:
             f"and {gpus:g} GPU(s), runner {placement.runner}"
         )
     if coming.trial_hours is None:
-        yield "time and disk: not known; measure with --probe, or give an earlier run with --like"
+        way_out = "measure some steps with --measure, or give an earlier run with --like"
+        yield f"time and disk: not known; {way_out}"
     else:
         low, high = coming.trial_hours
-        yield f"time: {_time(low, high)} of trials"
+        whole = study.search and study.search.table.early_stopping != "none"
+        yield f"time: {_time(low, high)} of trials{', were none stopped early' * bool(whole)}"
+        if other:
+            yield f"    at the pace of other trials: here {'; '.join(other)}"
         if placement is not None and coming.trials:
             lanes = min(at_once, coming.trials)
             yield f"    = {_time(low / lanes, high / lanes)} with {lanes} at a time"
             if gpus:
                 yield f"    = {_span(low * gpus, high * gpus)} GPU-hours"
+        if coming.disk_bytes is None:
+            yield "disk: not known; no checkpoint is there to be measured"
     if coming.disk_bytes is not None:
         low, high = coming.disk_bytes
         yield f"disk: {_span(low / 1e9, high / 1e9)} GB of checkpoints"

@@ -73,10 +73,9 @@ def test_plan_prints_every_trial(capsys):
 def test_plan_cuts_no_id(capsys):
     long = SPACES / "cifar10_search_confirm.toml"
     assert main(["plan", str(long)]) == 0
-    rows = capsys.readouterr().out.splitlines()[1:]
-    trials = "".join(row[52:].strip() for row in rows)
+    shown = capsys.readouterr().out
     for trial in plan_trials(load_study(long)):
-        assert trial.id in trials
+        assert f"  {trial.id}  " in shown
 
 
 def test_restored_evidence_is_a_run_that_goes_on(tmp_path, capsys):
@@ -84,6 +83,7 @@ def test_restored_evidence_is_a_run_that_goes_on(tmp_path, capsys):
     assert main(["restore", evidence, "--storage", str(tmp_path)]) == 0
     shown = capsys.readouterr().out.replace("\n", "")
     assert "12 of 12 known trials have ended" in shown
+    assert shown.endswith(f"quickstart/study.toml --storage {tmp_path}"), "run finds it there"
     folder = RunFolder.open(tmp_path / "quickstart")
     more = folder.study_file.read_text().replace("seeds = [1, 2, 3]", "seeds = [1, 2, 3, 4]")
     left = folder.todo(parse_study(more, "more.toml"))
@@ -117,7 +117,7 @@ def test_plan_packs_onto_the_cluster_it_is_told_of_and_forecasts_from_a_run(run_
     assert main([*words, "--gpus-per-trial", "0.5"]) == 0
     shown = capsys.readouterr().out
     assert "packing: 8 at a time, 2 rounds; a trial has 1 worker(s) and 0.5 GPU(s)" in shown
-    assert "not known; measure with --probe" in shown
+    assert "not known; measure some steps with --measure" in shown
     assert "resolves: differences to the baseline from 6.9 points on" in shown
     assert "if trials scatter as in reports/quickstart: seed SD 2.16 points, r = 0.09" in shown
     assert main([*words, "--like", str(run_folder.path)]) == 0
@@ -137,17 +137,32 @@ def test_plan_forecasts_from_published_evidence(capsys):
     assert main(["plan", str(SPACES / "queue_size.toml"), "--like", str(evidence)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "time: " in shown
-    assert "disk" not in shown, "evidence holds no checkpoints"
+    assert "at the pace of other trials: here dataset stl10 and not digits; image_size 96" in shown
+    assert "disk: not known; no checkpoint is there" in shown, "evidence holds none"
     assert f"as in {evidence}: seed SD 2.16 points".replace(" ", "") in shown.replace(" ", "")
 
 
-def test_plan_probes_the_smallest_and_the_largest_trial(tmp_path, capsys):
+def test_plan_is_told_of_nodes_by_their_cpus(capsys):
+    assert main(["plan", str(QUICKSTART), "--node-gpus", "8"]) == 2
+    assert "--node-gpus tells of a cluster: say --node-cpus as well" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["status"], ["confirm"], ["export", "-o", "x"]])
+def test_what_needs_a_run_says_how_evidence_becomes_one(words, capsys):
+    evidence = str(SPACES.parent / "reports" / "quickstart")
+    assert main([words[0], evidence, *words[1:]]) == 2
+    assert f"`nnclr-study restore {evidence}` makes one of it" in capsys.readouterr().err.replace(
+        "\n", ""
+    )
+
+
+def test_plan_measures_the_smallest_and_the_largest_trial(tmp_path, capsys):
     path = tmp_path / "tiny.toml"
     path.write_text(
         '[study]\nname = "tiny"\nseeds = [1]\n[trial]\ndataset = "digits"\nbatch_size = 16\n'
         "labelled_batch_size = 4\nwidth = 8\n[grid]\nqueue_size = [0, 20, 5_000]\n"
     )
-    assert main(["plan", str(path), "--probe", "--json"]) == 0
+    assert main(["plan", str(path), "--measure", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["forecast"]
     low, high = told["disk_bytes"]
     assert high - low > 3 * 4 * 5_000 * 8
@@ -255,7 +270,7 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkey
         (["trial", str(QUICKSTART), "nope"], 2, "'nope' is no trial of this study"),
         (["run", str(QUICKSTART), "--workers", "0"], 2, "--workers"),
         (["run", str(QUICKSTART), "--runner", "dask"], 2, "--runner"),
-        (["evaluate", "nope", "x"], 2, "no run folder"),
+        (["evaluate", "nope", "x"], 2, "nope is not there"),
         (["data", "cifar"], 2, 'did you mean "cifar10"?'),
         (["data", "digits", "--image-size", "3"], 2, "--image-size 3: "),
         (["data", "folder:nope"], 3, "no folder"),

@@ -17,9 +17,9 @@ from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, Session, Suggestion, TrialRow
-from nnclr_study.study.run_folder import RunFolder, numbered
+from nnclr_study.study.run_folder import RunFolder, is_evidence, numbered
 from nnclr_study.study.search import Value
-from nnclr_study.study.spec import Study, load_study
+from nnclr_study.study.spec import Study
 
 NOT_OVER = ("running", "interrupted", "waiting")
 
@@ -41,9 +41,8 @@ def load_any(path: Path) -> Tables:
     Raises:
         RunFolderError: it is neither, or a row is not one of ours.
     """
-    folder = RunFolder.open(path)
-    if not _is_evidence(path):
-        return load(folder)
+    if not is_evidence(path):
+        return load(RunFolder.open(path))
     read = _read(path)
     return tables_of(
         read.study, path, read.planned, read.ended, read.epochs, read.sessions, is_run=False
@@ -60,7 +59,7 @@ def restore(path: Path, storage: Path) -> RunFolder:
         RunFolderError: it is no evidence, a row is not one of ours, there is a folder of that
             name already, or none can be written.
     """
-    if not _is_evidence(path):
+    if not is_evidence(path):
         raise RunFolderError(
             f"{path} is no published evidence, which holds study.toml, trials.csv, epochs.csv and "
             "environment.json; give a folder that `report RUN -o` wrote, as reports/quickstart"
@@ -104,13 +103,8 @@ def _write(read: _Evidence, folder: RunFolder) -> None:
             folder.append_trial(row.model_copy(update=known))
 
 
-def _is_evidence(path: Path) -> bool:
-    # A page that was built into its own run folder makes no evidence of it.
-    return (path / "trials.csv").is_file() and not (path / "sessions.jsonl").is_file()
-
-
 def _read(path: Path) -> _Evidence:
-    study = load_study(RunFolder.open(path).study_file)
+    study = RunFolder.look(path).study()
     try:
         lines = _lines(path / "trials.csv")
         planned = _planned(study, lines)

@@ -14,14 +14,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\n", "'")
 """What makes a spreadsheet run a cell, and an apostrophe: one put before it makes it text, and
 reading takes it off again."""
 _HEAD = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
-_NOTE = (
-    "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t. test: mean "
-    "test_probe_top1 in %."
-)
-_NOTE_COMPARED = (
+_NOTE = "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t."
+_NOTE_VERSUS = (
     "vs baseline: paired difference in points with its simultaneous 95 % interval (Dunnett, "
-    "blocks of seeds). Bold: the best set, all conditions that are not ruled out as best."
+    "blocks of seeds)."
 )
+_NOTE_TEST = "test: mean test_probe_top1 in %."
+_NOTE_BOLD = "Bold: the best set, all conditions that are not ruled out as best."
 
 
 def trials_csv(tables: Tables) -> str:
@@ -86,7 +85,9 @@ def _compared(analysis: dict[str, Any]) -> bool:
 
 
 def _note(analysis: dict[str, Any]) -> str:
-    return f"{_NOTE} {_NOTE_COMPARED}" if _compared(analysis) else _NOTE
+    if not _compared(analysis):
+        return f"{_NOTE} {_NOTE_TEST}"
+    return f"{_NOTE} {_NOTE_VERSUS} {_NOTE_TEST} {_NOTE_BOLD}"
 
 
 def _arms(

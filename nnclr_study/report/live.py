@@ -89,7 +89,7 @@ def serving(run: Path, port: int) -> Iterator[ThreadingHTTPServer]:
         RunFolderError: there is no run folder, or it is not one of ours.
         UsageError: the port is taken.
     """
-    folder = RunFolder.open(run)
+    folder = RunFolder.look(run)
     lock = Lock()
     with tempfile.TemporaryDirectory() as built:
         target = Path(built)

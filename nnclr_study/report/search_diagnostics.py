@@ -7,7 +7,7 @@ differ in one knob alone, which a search does not train, and a model's guesses a
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,9 @@ def diagnose(tables: Tables) -> dict[str, Any]:
         knob: scale_of(axis, finished[knob].dropna().tolist())
         for knob, axis in search.space.items()
     }
-    importance = _importance(finished, scales)
-    knobs = list(importance["shares"]) if importance else list(scales)
+    alike = _alike(finished, scales)
+    importance = _importance(finished, {k: scales[k] for k in scales if k not in alike})
+    knobs = [*importance["shares"], *alike] if importance else list(scales)
     return {
         "objectives": search.table.objectives,
         "begun": len(tables.trials),
@@ -71,6 +72,7 @@ def diagnose(tables: Tables) -> dict[str, Any]:
         "history": _history(tables),
         "luck": largest_of(len(finished)) if len(finished) else None,
         "scales": scales,
+        "alike": alike,
         "importance": importance,
         "contour": _contour(finished, scales, knobs[:2]) if len(knobs) > 1 else None,
         "edf": _distributed(finished["val_probe_top1"]),
@@ -110,6 +112,16 @@ def _history(tables: Tables) -> list[dict[str, Any]]:
     return rows
 
 
+def _alike(finished: pd.DataFrame, knobs: Iterable[str]) -> dict[str, Value]:
+    """Return the knobs, with their values, that all finished trials have alike.
+
+    Nothing can be known of them: it may be that those with other values were stopped early.
+    """
+    same = [knob for knob in knobs if finished[knob].nunique(dropna=False) == 1]
+    values = {knob: finished[knob].tolist()[0] for knob in same}
+    return {knob: None if pd.isna(value) else value for knob, value in values.items()}
+
+
 def _importance(
     finished: pd.DataFrame, scales: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
@@ -119,8 +131,7 @@ def _importance(
     what the most important knob stays below in 95 of 100 shuffles of the accuracies.
     """
     values = finished["val_probe_top1"].to_numpy()
-    tried = any(finished[knob].nunique() > 1 for knob in scales)
-    if len(values) < MIN_FINISHED or values.min() == values.max() or not tried:
+    if len(values) < MIN_FINISHED or values.min() == values.max() or not scales:
         return None
     conditions = [
         {knob: row[knob] for knob in scales if not pd.isna(row[knob])}

@@ -5,7 +5,7 @@ from typing import Any
 from nnclr_study.report.search_diagnostics import MIN_FINISHED, place_on
 from nnclr_study.report.wording import Finding, duration
 from nnclr_study.report.wording import percent as in_words
-from nnclr_study.study.plan import show_value
+from nnclr_study.study.plan import condition_label, show_value
 from nnclr_study.study.search import Value
 
 
@@ -54,16 +54,20 @@ def _importance_said(found: dict[str, Any]) -> Finding:
         f"{decides if times > 1 else chance} {in_words(share, 0)} of all importance, {times:.1f} "
         f"times what chance gives (PED-ANOVA, {importance['n']} completed trials)."
     )
+    if alike := found["alike"]:
+        text += f" All of these have {condition_label(alike)}, of which it says nothing."
     return _exploratory(text, importance)
 
 
 def _parallel_said(found: dict[str, Any]) -> Finding:
     scales = found["scales"]
-    good = {knob: values for knob, values in found["good_values"].items() if values}
+    good = {k: v for k, v in found["good_values"].items() if v and k not in found["alike"]}
     if found["contour"] is None:
         return Finding("One knob: there are no two to set against each other.")
     if not good:
-        return _exploratory("no knob applied to the best trials.", {})
+        return _exploratory(
+            "the best trials differ from the others in no knob that applies to them.", {}
+        )
     knob = min(good, key=lambda name: _width(scales[name], good[name]))
     text = (
         f"the best third, {len(found['good'])} of {found['finished']} finished trials, agree most "

@@ -56,15 +56,7 @@ def find_problems(tables: dict[str, Any]) -> Iterator[Problem]:
         if "grid" in tables:
             yield Problem("grid", list(grid), "does not go with [search]: write two studies")
         search, budget = tables["search"], tables.get("budget", {})
-        yield from search_problems(search, fixed, header.get("seeds"), budget)
-        space = search.get("space", {})
-        for knob, value in header.get("baseline", {}).items():
-            if isinstance(space, dict) and knob not in space:
-                yield Problem(f"study.baseline.{knob}", value, "is not searched")
-        for index, point in enumerate(points):
-            for knob in point:
-                if isinstance(space, dict) and knob not in space:
-                    yield Problem(f"points[{index}].{knob}", point[knob], "is not searched")
+        yield from search_problems(search, fixed, points, header, budget)
     yield from _reference_problems(tables.get("references", []))
     if "confirmation" in tables:
         yield from _confirmation_problems(tables)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Literal, Self
@@ -242,52 +243,41 @@ class TrialConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _queue_holds_what_is_pushed(self) -> Self:
+    def _knobs_fit(self) -> Self:
+        if misfits := list(self._misfits()):
+            raise ValueError("; ".join(misfits))
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        """Yield why knobs do not fit each other, and the way out."""
         pushed = self.pushed_views * self.global_batch
         if 0 < self.queue_size < pushed:
             batches = "one global batch" if self.pushed_views == 1 else "two views"
-            raise ValueError(
+            yield (
                 f"queue_size={self.queue_size} cannot hold {batches} of {self.global_batch} "
                 f"(batch_size + labelled_batch_size); use queue_size >= {pushed}, 0 for none, "
                 "or a smaller batch_size"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _queue_has_neighbours(self) -> Self:
         if 0 < self.queue_size < self.neighbours:
-            raise ValueError(
+            yield (
                 f"neighbours={self.neighbours} is more than queue_size={self.queue_size}; "
                 f"use neighbours <= {self.queue_size}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _micro_batches_hold_images(self) -> Self:
         if self.micro_batches > self.global_batch:
-            raise ValueError(
+            yield (
                 f"micro_batches={self.micro_batches} is more than the {self.global_batch} "
                 f"images of a global batch; use micro_batches <= {self.global_batch}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
+            yield (
                 f"warmup_epochs={self.warmup_epochs} leaves none of epochs={self.epochs} to "
                 f"train in; use warmup_epochs < {self.epochs}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _blur_has_a_range(self) -> Self:
         if self.blur_min_sigma > self.blur_max_sigma:
-            raise ValueError(
+            yield (
                 f"blur_min_sigma={self.blur_min_sigma} lies above blur_max_sigma="
                 f"{self.blur_max_sigma}; use blur_min_sigma <= {self.blur_max_sigma}"
             )
-        return self
 
     @property
     def features(self) -> int:

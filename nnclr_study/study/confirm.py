@@ -12,9 +12,14 @@ from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms, parse_study, resolved
 
+BEST = 3
+"""Conditions that are confirmed where nobody says how many."""
 
-def confirmation(folder: RunFolder, best: int, seeds: int, epochs: int | None = None) -> Study:
-    """Return the study of a run's baseline and its `best` other conditions.
+
+def confirmation(
+    folder: RunFolder, best: int | None, seeds: int, epochs: int | None = None
+) -> Study:
+    """Return the study of a run's baseline and its `best` other conditions; None: up to `BEST`.
 
     Conditions are ranked by their mean val_probe_top1 over finished trials. The seeds are ones
     that the run has not used: the scores by which conditions were chosen flatter them. Trained
@@ -46,11 +51,16 @@ def confirmation(folder: RunFolder, best: int, seeds: int, epochs: int | None = 
             f"{folder.study_file}: baseline = {{ {study.knobs[0]} = .. }}"
         ) from None
     others = [label for label in ranked if resolved(study, chosen[label]) != baseline]
-    if len(others) < best:
+    if len(others) < (best or 1):
+        asked = (
+            f"fewer than -k {best}; ask for fewer, or" if others and best else "none to confirm;"
+        )
         raise UsageError(
             f"{folder.path} has {len(others)} condition(s) beside the baseline with a finished "
-            f"trial, fewer than -k {best}; ask for fewer, or `run` it further"
+            f"trial, {asked} `run` it further"
         )
+    others = others[: best or BEST]
+    do = "Do" if len(others) > 1 else "Does"
     if epochs is not None and "epochs" in study.knobs:
         raise UsageError(f"{folder.study_file} varies epochs: leave --epochs out")
     there = study.fixed.get("epochs", TrialConfig.model_fields["epochs"].default)
@@ -62,11 +72,11 @@ def confirmation(folder: RunFolder, best: int, seeds: int, epochs: int | None = 
         f"# nnclr-study run {name}.toml",
         f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there"
         + (f", after {there} epochs:" if other else ":"),
-        *(f"# {fmean(scores[x]):.1%} (n = {len(scores[x])}) {x}" for x in others[:best]),
+        *(f"# {fmean(scores[x]):.1%} (n = {len(scores[x])}) {x}" for x in others),
         "",
         "[study]",
         f"name = {json.dumps(name)}",
-        f'question = "Do the best of {study.name} hold on fresh seeds?"',
+        f'question = "{do} the best of {study.name} hold on fresh seeds?"',
         f"seeds = {fresh}",
         f"margin_points = {study.margin_points}",
         "",
@@ -77,14 +87,14 @@ def confirmation(folder: RunFolder, best: int, seeds: int, epochs: int | None = 
         f"run = {json.dumps(study.name)}",
     ]
     if not other:
-        means = [fmean(scores[label]) for label in others[:best]]
+        means = [fmean(scores[label]) for label in others]
         lines.append(f"val_probe_top1 = {means}")
     lines += [
         "",
         "[[points]]  # the baseline",
         *_assigned(baseline),
     ]
-    for label in others[:best]:
+    for label in others:
         lines += ["", "[[points]]", *_assigned(chosen[label])]
     try:
         return parse_study("\n".join(lines) + "\n", f"{name}.toml")

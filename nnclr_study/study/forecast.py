@@ -6,7 +6,7 @@ from itertools import islice, product
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import StudyFileError
+from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.search import Axis, Value
@@ -81,12 +81,8 @@ def extremes(study: Study) -> tuple[TrialConfig, TrialConfig]:
         space = sorted(study.search.space.items(), key=lambda item: item[0] in _WORKING)
         corners = product(*(_ends(axis) for _, axis in space))
         named = (dict(zip(dict(space), values, strict=True)) for values in corners)
-        configs = _fitting({**study.fixed, **corner} for corner in islice(named, MAX_CORNERS))
+        configs = _fitting(study, islice(named, MAX_CORNERS))
     ordered = sorted(configs, key=_work)
-    if not ordered:
-        raise StudyFileError(
-            study.name, ["has a search whose lowest and highest values do not fit"]
-        )
     return ordered[0], ordered[-1]
 
 
@@ -98,13 +94,16 @@ def _ends(axis: Axis) -> list[Value]:
     return [min(numbers), max(numbers)] if len(numbers) == len(axis.choices) else [*axis.choices]
 
 
-def _fitting(corners: Iterable[dict[str, Value]]) -> list[TrialConfig]:
-    found = []
-    for knobs in corners:
+def _fitting(study: Study, corners: Iterable[dict[str, Value]]) -> list[TrialConfig]:
+    found, misfit, rule = [], {}, ""
+    for corner in corners:
         try:
-            found.append(TrialConfig(**knobs))  # type: ignore[arg-type]
-        except ValidationError:
-            continue
+            found.append(TrialConfig(**{**study.fixed, **corner}))  # type: ignore[arg-type]
+        except ValidationError as error:
+            misfit, rule = corner, str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    if not found:
+        none = f"no lowest and highest values fit each other, as here: {rule}"
+        raise StudyFileError(f"the study {study.name}", [Problem("search.space", misfit, none)])
     return found
 
 

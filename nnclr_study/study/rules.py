@@ -10,6 +10,16 @@ from pydantic.fields import FieldInfo
 
 from nnclr_study.errors import Problem
 
+_IN_TOML = {
+    "a valid integer": "a whole number",
+    "a valid list": "a list",
+    "a valid string": "text",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "a table",
+    " after validation": "",
+}
+"""What pydantic says, as who writes a study file would."""
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -45,7 +55,8 @@ def broken_rule(model: type[BaseModel], key: str, value: Any) -> str | None:
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ")
         rule = rule.replace("Input should be", "must be")
-        rule = rule.replace("a valid integer", "a whole number").replace("valid", "")
+        for said, meant in _IN_TOML.items():
+            rule = rule.replace(said, meant)
         return f"{rule[0].lower()}{rule[1:]}; {describe(model, key)}"
     return None
 

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning
 from nnclr_study.study import lines
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import Study, incomparable, load_study
@@ -56,13 +57,24 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open an existing run folder for reading."""
+    def look(cls, path: Path) -> Self:
+        """Open a run folder, or published evidence, of which the study alone can be read here."""
         folder = cls(path)
         if not folder.study_file.is_file():
             raise RunFolderError(
                 f"{path} is no run folder: it holds no study.toml; "
                 "give the folder that `run` named, such as runs/quickstart"
+            )
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run folder for reading."""
+        folder = cls.look(path)
+        if is_evidence(path):
+            raise RunFolderError(
+                f"{path} is published evidence and no run folder; `nnclr-study restore {path}` "
+                "makes one of it"
             )
         return folder
 
@@ -81,13 +93,19 @@ class RunFolder:
         Raises:
             RunFolderError: trials that finished could not stand beside the new ones.
         """
-        if self.study_file.is_file() and (differences := incomparable(self.study(), study)):
-            finished = sum(row.status != "failed" for row in self.trials().values())
-            if finished:
+        if self.study_file.is_file():
+            finished = [row for row in self.trials().values() if row.status != "failed"]
+            old = self.study()
+            # The record itself may have been edited: what its trials were is then in their rows.
+            edited = old.text == study.text
+            differences = _trained_otherwise(finished, study) if edited else []
+            differences = differences or incomparable(old, study)
+            if finished and differences:
+                way_out = "" if edited else f" ({self.study_file} is the old file)"
                 raise RunFolderError(
-                    f"{self.path} holds {finished} finished trial(s) that the study file's new "
-                    f"ones could not be compared with: {'; '.join(differences)}; give the study "
-                    f"another name, or take the change back ({self.study_file} is the old file)"
+                    f"{self.path} holds {len(finished)} finished trial(s) that the study file's "
+                    f"new ones could not be compared with: {'; '.join(differences)}; give the "
+                    f"study another name, or take the change back{way_out}"
                 )
         with _writing(self.path):
             write_whole(self.study_file, study.text)
@@ -243,6 +261,31 @@ class RunFolder:
 def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     """Return the file of a folder of checkpoints that holds a trial's last epoch."""
     return checkpoints / f"{trial_id}.safetensors"
+
+
+def is_evidence(path: Path) -> bool:
+    """Tell whether a folder holds what `report` writes of a run, and no run."""
+    # A page that was built into its own run folder makes no evidence of it.
+    return (path / "trials.csv").is_file() and not (path / "sessions.jsonl").is_file()
+
+
+def _trained_otherwise(rows: Iterable[TrialRow], study: Study) -> list[str]:
+    """Return how rows' trials differ from a study's in what all of these share."""
+    for row in rows:
+        shared = {k: v for k, v in row.config.items() if k not in {*study.knobs, "seed"}}
+        varied = {knob: row.config.get(knob) for knob in study.knobs}
+        try:
+            now = TrialConfig(**study.fixed | varied)
+        except ValidationError:
+            continue  # a condition that the study no longer has
+        found = [
+            f"{knob} was {was!r}, and is now {getattr(now, knob)!r}"
+            for knob, was in shared.items()
+            if was != getattr(now, knob, was)
+        ]
+        if found:
+            return found
+    return []
 
 
 def numbered(sessions: Iterable[Session]) -> list[Session]:

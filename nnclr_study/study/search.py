@@ -148,7 +148,11 @@ def _axis(knob: str, axis: dict[str, Any]) -> Axis:
 
 
 def search_problems(
-    table: dict[str, Any], fixed: dict[str, Any], seeds: Any, budget: dict[str, Any]
+    table: dict[str, Any],
+    fixed: dict[str, Any],
+    points: list[dict[str, Any]],
+    header: dict[str, Any],
+    budget: dict[str, Any],
 ) -> Iterator[Problem]:
     """Yield what is wrong with a `[search]` table, and with what must stand beside it."""
     space = table.get("space")
@@ -168,6 +172,16 @@ def search_problems(
         yield from found
         if not found:
             earlier[knob] = axis
+    places = {f"points[{index}]": point for index, point in enumerate(points)}
+    for place, point in places.items():
+        yield from _point_problems(place, point, earlier)
+    if isinstance(baseline := header.get("baseline", {}), dict):
+        places["study.baseline"] = baseline
+    for place, point in places.items():
+        for knob in point.keys() - space.keys() if space else ():
+            rule = "is not searched; put it in [search.space], or in [trial] for all trials"
+            yield Problem(f"{place}.{knob}", point[knob], rule)
+    seeds = header.get("seeds")
     if isinstance(seeds, list) and len(seeds) != 1:
         yield Problem(
             "study.seeds",
@@ -245,6 +259,17 @@ def _range_problems(at: str, knob: str, axis: Mapping[str, Any]) -> Iterator[Pro
         yield Problem(f"{at}.step", axis["step"], "does not go with log = true; leave one out")
 
 
+def _point_problems(
+    place: str, point: Mapping[str, Any], axes: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield which values of a point the search could not suggest."""
+    for knob, value in point.items():
+        if knob in axes and not (axis := _axis(knob, axes[knob])).holds(value):
+            among = f"choices = {axis.choices}" if axis.choices else f"{axis.least} to {axis.most}"
+            rule = f"is outside of what [search.space] has for {knob}: {among}; widen that"
+            yield Problem(f"{place}.{knob}", value, rule)
+
+
 def _objective_problems(
     objectives: list[Any], table: Mapping[str, Any], searched: set[str]
 ) -> Iterator[Problem]:
@@ -254,6 +279,12 @@ def _objective_problems(
             yield Problem("search.objectives", name, f"unknown objective; {hint}")
     if repeats(objectives):
         yield Problem("search.objectives", objectives, "has one twice; name each once")
+    if len(objectives) > 1 and table.get("sampler") == "cmaes":
+        yield Problem(
+            "search.sampler",
+            "cmaes",
+            'aims at one objective; with several, write sampler = "tpe", "nsga2" or "gp"',
+        )
     if len(objectives) > 1 and table.get("early_stopping", "asha") != "none":
         yield Problem(
             "search.early_stopping",

@@ -155,7 +155,7 @@ def arms(study: Study) -> list[dict[str, Value]]:
     They stand in file order: the full product of the grid, its last knob varying fastest, and the
     points. What a condition does not set is as in `[trial]`, or by default.
     """
-    found = [resolved(study, condition) for condition in _conditions(study)]
+    found = [resolved(study, condition) for condition in [*_product(study), *study.points]]
     found.sort(key=lambda arm: not _agrees(arm, study.baseline))  # stable
     return found
 
@@ -208,11 +208,10 @@ def _shown(knob: str, fixed: Mapping[str, Value]) -> str:
     return repr(value) if value is not None else "left out"
 
 
-def _conditions(study: Study) -> Iterator[dict[str, Value]]:
+def _product(study: Study) -> Iterator[dict[str, Value]]:
     if study.search is None and (study.grid or not study.points):
         for values in product(*study.grid.values()):
             yield dict(zip(study.grid, values, strict=True))
-    yield from study.points
 
 
 def resolved(study: Study, condition: Mapping[str, Value]) -> dict[str, Value]:
@@ -228,7 +227,9 @@ def _agrees(arm: Mapping[str, Value], baseline: Mapping[str, Value]) -> bool:
 def _misfits(study: Study) -> Iterator[Problem]:
     """Yield why knobs do not fit each other, each reason with its first condition."""
     seen = set()
-    found = [("grid" if condition else "trial", condition) for condition in _conditions(study)]
+    points = [(f"points[{index}]", point) for index, point in enumerate(study.points)]
+    found = [("grid" if condition else "trial", condition) for condition in _product(study)]
+    found += points
     if study.search and study.baseline:  # of a grid it is one of them
         found.append(("study.baseline", study.baseline))
     for place, condition in found:

@@ -11,6 +11,7 @@ import pytest
 
 from nnclr_study.report.load import load
 from nnclr_study.report.search_diagnostics import MIN_FINISHED, diagnose, place_on
+from nnclr_study.report.search_findings import search_findings
 from nnclr_study.study.plan import suggested_trial
 from nnclr_study.study.rows import Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder
@@ -141,6 +142,18 @@ def test_trials_that_are_all_alike_have_no_importances(tmp_path):
     params = [{"queue_size": 50, "temperature": 0.1, "optimizer": "adam"}] * 25
     tops = [0.5 + 0.01 * number for number in range(25)]
     assert diagnose(searched(tmp_path / "params", tops, params))["importance"] is None
+
+
+def test_of_a_knob_that_all_have_alike_nothing_is_said(tmp_path):
+    params = [params | {"optimizer": "adam"} for params in suggestions(40)]
+    for chosen in params:
+        chosen.pop("lars_trust", None)
+    found = diagnose(searched(tmp_path, by_queue(params), params))
+    assert found["alike"] == {"optimizer": "adam", "lars_trust": None}
+    assert set(found["importance"]["shares"]) == {"queue_size", "temperature"}
+    said = search_findings({"search": found})
+    assert "All of these have optimizer adam, lars_trust none" in said["importance"].text
+    assert "agree most in queue_size" in said["parallel"].text
 
 
 def test_the_best_third_and_its_values(tmp_path):

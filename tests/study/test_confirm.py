@@ -79,6 +79,16 @@ def test_a_grid_is_confirmed_by_its_means(tmp_path):
     assert incomparable(study, found) == []
 
 
+def test_unless_told_how_many_up_to_three_are_confirmed(tmp_path):
+    _, folder = searched(tmp_path / "two", 0.5, 0.9)
+    assert len(confirmation(folder, best=None, seeds=2).points) == 1 + 2
+    _, folder = searched(tmp_path / "five", 0.5, 0.9, 0.7, 0.6, 0.4)
+    assert len(confirmation(folder, best=None, seeds=2).points) == 1 + 3
+    _, folder = searched(tmp_path / "none", None)
+    with pytest.raises(UsageError, match=r"has 0 condition.* none to confirm; `run` it further"):
+        confirmation(folder, best=None, seeds=2)
+
+
 def test_too_few_and_a_baseline_that_is_no_trial_are_told(tmp_path):
     _, folder = searched(tmp_path, 0.5, None)
     with pytest.raises(UsageError, match="has 1 condition"):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nnclr_study.errors import StudyFileError
 from nnclr_study.study.forecast import Pace, extremes, forecast
 from nnclr_study.study.spec import parse_study
 from tests.study.test_search import SEARCH
@@ -27,6 +28,14 @@ def test_a_budget_cuts_a_grid_and_bounds_a_search():
     assert found.trial_hours == pytest.approx((12 * 18 * 2 / 3600,) * 2)
     endless = SEARCH.replace("trials = 12", "hours = 3")
     assert forecast(parse_study(endless, ""), [Pace(1.0, 1.0)]).trial_hours is None
+
+
+def test_a_space_in_which_nothing_fits_is_told_why():
+    text = SEARCH.replace("low = 40, high = 1_000", "low = 4, high = 30")
+    with pytest.raises(StudyFileError, match="the study hunt has a problem") as told:
+        extremes(parse_study(text, ""))
+    assert "search.space = " in str(told.value)
+    assert "use queue_size >= 40" in str(told.value)
 
 
 def test_extremes_do_the_least_and_the_most_work():

@@ -201,6 +201,17 @@ def test_a_finished_study_refuses_what_would_make_its_rows_incomparable(
     assert folder.study().text == GOOD
 
 
+def test_a_finished_study_s_own_file_may_not_be_edited_into_another(folder):
+    folder.append_trial(ended(plan_trials(folder.study())[0]))
+    edited = GOOD.replace("batch_size = 32\n", "batch_size = 24\n", 1)
+    folder.study_file.write_text(edited)
+    with pytest.raises(RunFolderError, match="batch_size was 32, and is now 24"):
+        folder.keep(parse_study(edited, folder.study_file))
+    more = GOOD.replace("[1, 2]", "[2, 3]").replace("[0, 40, 100]", "[0, 200]")
+    folder.study_file.write_text(more)
+    assert folder.keep(parse_study(more, folder.study_file)).study().seeds == [2, 3]
+
+
 def test_a_study_in_which_nothing_finished_may_change_altogether(folder):
     folder.append_trial(ended(plan_trials(folder.study())[0], "failed"))
     changed = GOOD.replace("batch_size = 32", "batch_size = 24", 1)

@@ -111,6 +111,25 @@ def changed(old, new):
         (SEARCH + "[grid]\nwidth = [8]\n", "grid", "does not go with [search]"),
         (SEARCH + "[[points]]\nwidth = 8\n", "points[0].width", "is not searched"),
         (
+            SEARCH + "[[points]]\nqueue_size = 2_000\n",
+            "points[0].queue_size",
+            "is outside of what [search.space] has for queue_size: 40 to 1000; widen that",
+        ),
+        (
+            SEARCH + '[[points]]\noptimizer = "sgd"\n',
+            "points[0].optimizer",
+            "choices = ['adam', 'lars']; widen that",
+        ),
+        (changed("seeds", 'baseline = "x"\nseeds'), "study.baseline", "must be a table"),
+        (
+            changed(
+                "[search]\n",
+                '[search]\nsampler = "cmaes"\nobjectives = ["val_probe_top1", "gpu_seconds"]\n',
+            ),
+            "search.sampler",
+            "aims at one objective",
+        ),
+        (
             changed("seeds", "baseline = { width = 8 }\nseeds"),
             "study.baseline.width",
             "is not searched",

@@ -299,6 +299,31 @@ def test_knobs_that_do_not_fit_each_other_are_named_with_their_condition():
     assert "queue_size >= 41" in text
 
 
+def test_a_point_that_does_not_fit_is_named_by_its_place():
+    found, _ = problems(GOOD + "[[points]]\nqueue_size = 5\n")
+    assert list(found) == ["points[0]"]
+
+
+def test_all_that_does_not_fit_in_a_condition_is_named_at_once():
+    text = GOOD.replace("batch_size = 32", "batch_size = 33\nepochs = 3\nwarmup_epochs = 3")
+    found, _ = problems(text)
+    assert "cannot hold one global batch" in found["grid"]
+    assert "use warmup_epochs < 3" in found["grid"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("seeds = 5", "must be a list; "),
+        (f"seeds = {list(range(2_000))}", "at most 1000 items, not 2000; "),
+        ("seeds = [1]\nquestion = 3", "must be text; "),
+        ("seeds = [1]\nbaseline = 3", "must be a table; "),
+    ],
+)
+def test_a_rule_is_told_in_words_of_toml(line, says):
+    assert says in problems(f"[study]\nname = 'x'\n{line}\n")[1]
+
+
 def test_a_queue_of_exactly_one_batch_fits():
     assert len(plan_trials(parse_study(GOOD, "good.toml"))) == 12
 
