@@ -229,7 +229,13 @@ def run(
         if store:
             store.pull(folder.path)
         todo = folder.keep(study).todo(study, retry_failed)
-        over = spent_by(folder, study, retry_failed).exhausts(study.budget)
+        spent, budget = spent_by(folder, study, retry_failed), study.budget
+        over = spent.exhausts(budget)
+        if over is not None and not spent.exhausts(budget.model_copy(update={"trials": None})):
+            # No further trial may begin; those that had begun go on.
+            begun = folder.epochs_done()
+            todo = [trial for trial in todo if study.search or trial.id in begun]
+            over = None if todo else over
         more = bool(todo or study.search)
         if more and over is None:
             from nnclr_study.report.live import Interim
@@ -248,7 +254,9 @@ def run(
         elif over is not None:
             out.print(over)
         index = folder.report / "index.html"
-        if (more and over is None) or not index.exists():
+        shown = folder.report / "study.toml"
+        stale = not index.exists() or shown.read_text(encoding="utf-8") != study.text
+        if (more and over is None) or stale:
             from nnclr_study.report.page import build_report
 
             if store:
@@ -364,8 +372,10 @@ def report(
     """
     from nnclr_study.report.page import build_report
 
-    for folder in runs:
-        target = output / folder.name if output and len(runs) > 1 else output
+    names = Counter(folder.name for folder in runs)
+    for place, folder in enumerate(runs, start=1):
+        name = folder.name if names[folder.name] == 1 else f"{folder.name}-{place}"
+        target = output / name if output and len(runs) > 1 else output
         built = build_report(folder, target)
         out.print(built.answer)
         out.print(f"report: {built.page}")
@@ -452,12 +462,12 @@ def confirm(
     folder = RunFolder.open(run_folder)
     study = confirmation(folder, best, seeds, epochs)
     path = output or Path(f"{study.name}.toml")
-    if path.exists() and path.read_text(encoding="utf-8") != study.text:
-        raise UsageError(f"{path} is there already; move it away, or name another with --output")
     try:
+        if path.exists() and path.read_bytes() != study.text.encode():
+            raise UsageError(f"{path} is there already; move it away, or use another --output")
         path.write_text(study.text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror}; name a file") from None
     conditions = len(study.points)
     out.print(f"{len(plan_trials(study))} trials: {conditions} conditions x {seeds} seeds")
     if left := len(folder.todo(folder.study())):

@@ -16,6 +16,7 @@ from nnclr_study.report.wording import (
     decimals_of,
     duration,
     listed,
+    margin_said,
     p_said,
     percent,
     points,
@@ -147,7 +148,8 @@ def _compared(
         why = "too few seeds for a verdict" if pairs < MIN_PAIRS else "outside the comparison"
         return f", {where} ({behind}): {why}.", "hint"
     if verdict == "depends on method":
-        behind += f"; Holm {p_said(difference['p_holm'])}"
+        p = difference["p_holm"]
+        behind += "; all seeds alike: no paired test" if p is None else f"; Holm {p_said(p)}"
     word = f"{verdict}{_way_on(verdict, analysis)}"
     return f", {where} ({behind}): {word}.", "claim" if verdict in (
         "equivalent",
@@ -157,7 +159,7 @@ def _compared(
 
 def _way_on(verdict: str, analysis: dict[str, Any]) -> str:
     """Return what makes an unresolved difference resolved, or an equivalence one."""
-    margin = points(analysis["study"]["margin"])
+    margin = margin_said(analysis["study"]["margin"])
     if verdict == "equivalent":
         return f" (within {margin})"
     seeds = analysis["blocks"] and analysis["blocks"]["seeds_for_margin"]
@@ -171,7 +173,7 @@ def _sufficient(analysis: dict[str, Any]) -> Finding:
     found = analysis["sufficient"]
     if found is None:
         return Finding("")
-    arms, margin = analysis["arms"], points(analysis["study"]["margin"])
+    arms, margin = analysis["arms"], margin_said(analysis["study"]["margin"])
     arm, largest = arms[found["arm"]]["label"], arms[found["largest"]]["label"]
     if found["arm"] == found["largest"]:
         text = f"The next value below {largest} is not shown to be within {margin} of it."

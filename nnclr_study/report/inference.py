@@ -72,7 +72,7 @@ def _vs_baseline(
 ) -> dict[int, dict[str, Any]]:
     """Return every later arm against the first: in complete blocks, or paired where it is out."""
     in_blocks: dict[int, Comparison] = {}
-    if compared[:1] == [0]:
+    if compared[:1] == [0] and len(values) >= min(MIN_PAIRS, len(by_seed)):
         in_blocks = dict(zip(compared[1:], blocks.compare(values), strict=True))
     method = model.method if model else "dunnett"
     everything = _least_squares(by_seed)

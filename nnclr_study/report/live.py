@@ -116,11 +116,12 @@ def serving(run: Path, port: int) -> Iterator[ThreadingHTTPServer]:
                 except StudyError as error:
                     self.send_error(500, explain=str(error))
                     return
-                self.send_response(200)
-                self.send_header("Content-Type", SERVED[name])
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # a tab that was closed
+                    self.send_response(200)
+                    self.send_header("Content-Type", SERVED[name])
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def end_headers(self) -> None:
                 for header, value in HEADERS.items():

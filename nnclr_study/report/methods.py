@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nnclr_study.report.wording import listed, points
+from nnclr_study.report.wording import listed, margin_said, points
 
 BIBTEX = """\
 @inproceedings{dwibedi2021nnclr,
@@ -72,7 +72,7 @@ def _design(analysis: dict[str, Any]) -> str:
 
 
 def _tests(analysis: dict[str, Any]) -> list[str]:
-    blocks, margin = analysis["blocks"], points(analysis["study"]["margin"])
+    blocks, margin = analysis["blocks"], margin_said(analysis["study"]["margin"])
     seeds = len(blocks["seeds"])
     said = [
         "Intervals of a mean are Student's t, 95 %.",

@@ -108,5 +108,8 @@ def _within(turned: pd.Series, finished: pd.DataFrame) -> dict[str, Any] | None:
 def _paired(by_seed: pd.DataFrame | None, best: int, picks: int) -> list[float] | None:
     if by_seed is None or best == picks:
         return None
-    interval = t_interval((by_seed[best] - by_seed[picks]).dropna().tolist())
+    both = by_seed[[best, picks]].dropna(how="all")
+    if both.isna().any(axis=None):
+        return None  # of other seeds than the means
+    interval = t_interval((both[best] - both[picks]).tolist())
     return interval and list(interval)

@@ -10,6 +10,7 @@ from nnclr_study.report.wording import (
     decimals_of,
     duration,
     listed,
+    margin_said,
     p_said,
     percent,
     points,
@@ -80,7 +81,7 @@ def _conditions(analysis: dict[str, Any]) -> Finding:
     text = f"Against the baseline ({baseline['label']}): {counts}."
     seeds = analysis["blocks"] and analysis["blocks"]["seeds_for_margin"]
     if words["not resolved"] and seeds:
-        margin = points(analysis["study"]["margin"])
+        margin = margin_said(analysis["study"]["margin"])
         text += f" About {seeds} seeds would resolve {margin} (80 % power)."
     return Finding(text, numbers=dict(words))
 

@@ -34,6 +34,11 @@ def points(difference: float, decimals: int = 1) -> str:
     return f"{_fixed(abs(difference), decimals)} points"
 
 
+def margin_said(margin: float) -> str:
+    """Return a margin, a share of 1, as it was declared: `0.25 points`."""
+    return f"{100 * margin:g} points"
+
+
 def signed(difference: float, decimals: int = TABLE) -> str:
     """Return a difference of shares in points as `+1.2`."""
     text = _fixed(difference, decimals)

@@ -12,6 +12,7 @@ from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study, arms, parse_study, resolved
 
+Condition = tuple[tuple[str, Value], ...]
 BEST = 3
 """Conditions that are confirmed where nobody says how many."""
 
@@ -33,16 +34,16 @@ def confirmation(
     """
     study = folder.study()
     planned, ended = folder.planned(study), folder.trials()
-    chosen: dict[str, dict[str, Value]] = {}
-    scores: dict[str, list[float]] = {}
+    chosen: dict[Condition, dict[str, Value]] = {}
+    scores: dict[Condition, list[float]] = {}
     for trial in planned:
         row = ended.get(trial.id)
         if row is not None and row.val_probe_top1 is not None:
-            label = condition_label(trial.condition)
-            chosen[label] = trial.condition
-            scores.setdefault(label, []).append(row.val_probe_top1)
+            key = tuple(resolved(study, trial.condition).items())
+            chosen[key] = trial.condition
+            scores.setdefault(key, []).append(row.val_probe_top1)
     baseline = study.baseline if study.search else arms(study)[0]
-    ranked = sorted(chosen, key=lambda label: -fmean(scores[label]))
+    ranked = sorted(chosen, key=lambda key: -fmean(scores[key]))
     try:
         baseline = resolved(study, baseline)
     except ValueError:
@@ -50,7 +51,7 @@ def confirmation(
             f"the defaults of the searched knobs make no trial to compare with; declare one in "
             f"{folder.study_file}: baseline = {{ {study.knobs[0]} = .. }}"
         ) from None
-    others = [label for label in ranked if resolved(study, chosen[label]) != baseline]
+    others = [key for key in ranked if dict(key) != baseline]
     if len(others) < (best or 1):
         asked = (
             f"fewer than -k {best}; ask for fewer, or" if others and best else "none to confirm;"
@@ -65,14 +66,17 @@ def confirmation(
         raise UsageError(f"{folder.study_file} varies epochs: leave --epochs out")
     there = study.fixed.get("epochs", TrialConfig.model_fields["epochs"].default)
     other = epochs not in (None, there)
-    used = {trial.config.seed for trial in planned}
+    used = {trial.config.seed for trial in planned} | {row.seed for row in ended.values()}
     fresh = list(islice((seed for seed in count(1) if seed not in used), seeds))
     name = f"{study.name[:56]}_confirm"
     lines = [
         f"# nnclr-study run {name}.toml",
         f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there"
         + (f", after {there} epochs:" if other else ":"),
-        *(f"# {fmean(scores[x]):.1%} (n = {len(scores[x])}) {x}" for x in others),
+        *(
+            f"# {fmean(scores[key]):.1%} (n = {len(scores[key])}) {condition_label(chosen[key])}"
+            for key in others
+        ),
         "",
         "[study]",
         f"name = {json.dumps(name)}",
@@ -87,15 +91,15 @@ def confirmation(
         f"run = {json.dumps(study.name)}",
     ]
     if not other:
-        means = [fmean(scores[label]) for label in others]
+        means = [fmean(scores[key]) for key in others]
         lines.append(f"val_probe_top1 = {means}")
     lines += [
         "",
         "[[points]]  # the baseline",
         *_assigned(baseline),
     ]
-    for label in others:
-        lines += ["", "[[points]]", *_assigned(chosen[label])]
+    for key in others:
+        lines += ["", "[[points]]", *_assigned(chosen[key])]
     try:
         return parse_study("\n".join(lines) + "\n", f"{name}.toml")
     except StudyFileError as error:

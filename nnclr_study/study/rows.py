@@ -2,12 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from nnclr_study.study.plan import LONGEST_ID
 
 TrialId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=LONGEST_ID)]
 """Names files, so that it can lead to no other folder."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _writable(text: str) -> str:
+    """Return text that any file takes: bytes that were no UTF-8 are named."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_writable)]
 
 
 class EpochRow(BaseModel):
@@ -23,9 +33,9 @@ class EpochRow(BaseModel):
     p_acc: float
     val_p_loss: float
     val_p_acc: float
-    val_probe_top1: float
+    val_probe_top1: Share
     """Of the fresh linear probe, whose regularisation is chosen on val as well."""
-    test_probe_top1: float | None = None
+    test_probe_top1: Share | None = None
     """Of the same probe. Read once: in the row of the last epoch."""
     probe_C: float | None = None
     """The chosen inverse strength of the probe's L2 regularisation, as scikit-learn has it."""
@@ -71,17 +81,17 @@ class TrialRow(BaseModel):
     config: dict[str, Any]
     epochs: int
     """Epochs done."""
-    val_probe_top1: float | None
-    test_probe_top1: float | None
+    val_probe_top1: Share | None
+    test_probe_top1: Share | None
     seconds: float
     """Sum over the trial's epochs."""
     gpu_seconds: float = 0.0
     """Those seconds times the GPUs that it held."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = Field(None, ge=0, lt=2**63)
     """The most that the first worker took: of its GPU's memory, or on a CPU its whole process."""
-    error: str | None = None
-    host: str | None = None
-    device: str | None = None
+    error: Text | None = None
+    host: Text | None = None
+    device: Text | None = None
     session: int = Field(ge=0)
     """The number of the session in which the trial ended."""
     started_at: AwareDatetime | None = None
@@ -129,7 +139,7 @@ class Session(BaseModel):
     number: int = Field(0, ge=0)
     """Its line in sessions.jsonl, from 0: rows name it so."""
     started_at: AwareDatetime
-    command: str
+    command: Text
     versions: dict[str, str]
     commit: str | None
     """Of the nnclr-study checkout, with '+changes' where it had uncommitted ones."""

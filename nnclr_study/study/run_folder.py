@@ -24,7 +24,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from time import monotonic, sleep
+from typing import IO, Self
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -34,6 +36,9 @@ from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import Study, incomparable, load_study
+
+ASKING_SECONDS = 0.5
+"""Far longer than `RunFolder.is_locked` holds a lock."""
 
 
 class RunFolder:
@@ -94,18 +99,21 @@ class RunFolder:
             RunFolderError: trials that finished could not stand beside the new ones.
         """
         if self.study_file.is_file():
-            finished = [row for row in self.trials().values() if row.status != "failed"]
             old = self.study()
+            finished = [row for row in self.trials().values() if row.status != "failed"]
+            # A search goes on with what it began, whatever became of it.
+            held = len(self.suggestions() if old.search else finished)
             # The record itself may have been edited: what its trials were is then in their rows.
             edited = old.text == study.text
             differences = _trained_otherwise(finished, study) if edited else []
             differences = differences or incomparable(old, study)
-            if finished and differences:
+            if held and differences:
                 way_out = "" if edited else f" ({self.study_file} is the old file)"
                 raise RunFolderError(
-                    f"{self.path} holds {len(finished)} finished trial(s) that the study file's "
-                    f"new ones could not be compared with: {'; '.join(differences)}; give the "
-                    f"study another name, or take the change back{way_out}"
+                    f"{self.path} holds {held} {'begun' if old.search else 'finished'} trial(s) "
+                    "that the study file's new ones could not be compared with: "
+                    f"{'; '.join(differences)}; give the study another name, or take the change "
+                    f"back{way_out}"
                 )
         with _writing(self.path):
             write_whole(self.study_file, study.text)
@@ -166,7 +174,7 @@ class RunFolder:
             file = (self.path / "lock").open("a+")
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(file)
             except BlockingIOError:
                 file.seek(0)
                 raise RunFolderError(
@@ -263,6 +271,18 @@ def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     return checkpoints / f"{trial_id}.safetensors"
 
 
+def _take(file: IO[str]) -> None:
+    """Lock a file; who only asks whether it is locked holds it for a moment, and is waited for."""
+    until = monotonic() + ASKING_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > until:
+                raise
+        sleep(0.01)
+
+
 def is_evidence(path: Path) -> bool:
     """Tell whether a folder holds what `report` writes of a run, and no run."""
     # A page that was built into its own run folder makes no evidence of it.
@@ -308,7 +328,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one, never half."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # another writer has its own
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)

@@ -91,7 +91,10 @@ class Axis:
         """Tell whether the search could suggest a value."""
         if self.choices:
             return value in self.choices
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,7 @@ def _point_problems(
     for knob, value in point.items():
         if knob in axes and not (axis := _axis(knob, axes[knob])).holds(value):
             among = f"choices = {axis.choices}" if axis.choices else f"{axis.least} to {axis.most}"
+            among += f" by {axis.step:g}" if axis.step else ""
             rule = f"is outside of what [search.space] has for {knob}: {among}; widen that"
             yield Problem(f"{place}.{knob}", value, rule)
 

@@ -169,6 +169,8 @@ def incomparable(old: Study, new: Study) -> list[str]:
         return [f"it varied {_listed(old.knobs)}, and now {_listed(new.knobs)}"]
     if (old.search is None) != (new.search is None):
         return [f"it was a {'grid' if old.search is None else 'search'}, and no longer is"]
+    if old.search and old.seeds != new.seeds:
+        return [f"its seed was {old.seeds[0]}, and is now {new.seeds[0]}"]
     before, after = old.fixed, new.fixed
     knobs = (knob for knob in TrialConfig.model_fields if knob not in new.knobs)
     differences = _search_differences(old.search, new.search) if old.search and new.search else []
@@ -185,6 +187,9 @@ def _search_differences(old: Search, new: Search) -> list[str]:
     if old.table.objectives != new.table.objectives:
         now = ", ".join(new.table.objectives)
         found.append(f"the objective was {', '.join(old.table.objectives)}, and is now {now}")
+    if old.table.max_memory_gb != new.table.max_memory_gb:
+        limits = (str(each.table.max_memory_gb or "left out") for each in (old, new))
+        found.append("max_memory_gb was {}, and is now {}".format(*limits))
     for knob, axis in new.space.items():
         was = old.space[knob]
         if (was.choices, was.log) != (axis.choices, axis.log):

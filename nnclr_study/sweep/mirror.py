@@ -10,9 +10,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from nnclr_study.errors import ClusterError
@@ -62,14 +64,20 @@ class Mirror:
         self.study = optuna.create_study(
             study_name=study.name,
             storage=self._storage,
-            directions=study.search.directions if study.search else ["maximize"],
+            directions=_directions(study),
             sampler=_sampler(study.search, len(planned)),
             pruner=_pruner(study),
             load_if_exists=True,
         )
+        if self.study.directions != _directions(study):
+            raise ClusterError(
+                f"the Optuna study {study.name} at {masked(url or str(folder.optuna))} aims at "
+                "something else; give this study another name"
+            )
         self._study_key = self._storage.get_study_id_from_name(study.name)
         declared = study.search is not None and study.baseline
         self._baseline = resolved(study, study.baseline) if declared else None
+        self._points = study.points if study.search else []
         self._running: dict[str, _Running] = {}
         self._keep_up(planned, folder.trials(), folder.epochs())
 
@@ -142,12 +150,17 @@ class Mirror:
         there = {trial.user_attrs.get("trial_id"): trial for trial in trials}
         for trial in planned:
             row, rows, shown = ended.get(trial.id), recorded.get(trial.id, []), there.get(trial.id)
-            if shown is None:
+            if shown is None and not self._search:
                 if row is not None or rows:
                     self._add(trial, row, rows)
-            elif shown.state == TrialState.RUNNING:
+                continue
+            if shown is None and (row is not None or rows):
+                self._add(trial, None, [])
+            elif shown is not None and shown.state == TrialState.RUNNING:
                 last = max(shown.intermediate_values, default=0)
                 self._running[trial.id] = self._begun(trial, self._key(shown), last)
+            if trial.id in self._running:
+                # Told again, epoch by epoch: early stopping notes how far each has come.
                 for epoch in rows:
                     self.epoch(trial.id, epoch)
                 if row is not None:
@@ -169,12 +182,20 @@ class Mirror:
                 params=params,
                 distributions=space,
                 user_attrs=_names(trial) | (_facts(row) if row else {}),
+                system_attrs=self._as_asked(trial),
                 constraints=self._constraints(row) if row else None,
                 intermediate_values={r.epoch: _value(self._objectives[0], r, 0.0) for r in rows},
             ),
         )
         if row is None:
             self._running[trial.id] = self._begun(trial, key, len(rows))
+
+    def _as_asked(self, trial: Trial) -> dict[str, Any]:
+        """Return what Optuna notes of a trial that was a point, so that it is not tried again."""
+        for point in self._points:
+            if all(trial.condition.get(knob) == value for knob, value in point.items()):
+                return {"fixed_params": point}
+        return {}
 
     def _begun(self, trial: Trial, key: int, last: int = 0) -> _Running:
         knobs = {knob: getattr(trial.config, knob) for knob in self._baseline or {}}
@@ -197,9 +218,15 @@ class Mirror:
     def _constraints(self, row: TrialRow) -> dict[str, float]:
         """Return by how much a trial breaks each constraint; 0 and less keep it."""
         limit = self._search.table.max_memory_gb if self._search else None
-        if limit is None or row.peak_memory_bytes is None:
+        if limit is None:
             return {}
-        return {"memory_gb": row.peak_memory_bytes / 1e9 - limit}
+        # Every trial has one, as Optuna asks; of which nothing is known keeps it.
+        return {"memory_gb": (row.peak_memory_bytes or 0) / 1e9 - limit}
+
+
+def _directions(study: Study) -> list[StudyDirection]:
+    names = study.search.directions if study.search else ["maximize"]
+    return [StudyDirection[name.upper()] for name in names]
 
 
 def _value(name: str, row: EpochRow, gpu_seconds: float) -> float:
@@ -261,7 +288,10 @@ def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:
 def _pruner(study: Study) -> optuna.pruners.BasePruner:
     if study.search is None or study.search.table.early_stopping == "none":
         return optuna.pruners.NopPruner()
-    first = study.search.min_epochs(TrialConfig(**study.fixed).epochs)  # type: ignore[arg-type]
+    epochs = study.fixed.get("epochs", TrialConfig.model_fields["epochs"].default)
+    if axis := study.search.space.get("epochs"):
+        epochs = min(axis.choices) if axis.choices else axis.least
+    first = study.search.min_epochs(int(epochs))
     if study.search.table.early_stopping == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first)
     return optuna.pruners.SuccessiveHalvingPruner(first, REDUCTION)

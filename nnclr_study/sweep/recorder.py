@@ -59,8 +59,8 @@ class Recorder(Callback):  # type: ignore[misc]
         self._last: dict[str, dict[str, Any]] = {}
         self._started: dict[str, datetime] = {}
         self._stopped: set[str] = set()
-        again = set(again)
-        ended = [row for row in folder.trials().values() if row.trial_id not in again]
+        counted = {trial.id for trial in folder.planned(study)} - set(again)
+        ended = [row for row in folder.trials().values() if row.trial_id in counted]
         self._spent = spent(len(ended), ended, self._sessions[:-1])
         """By trials that have ended; the hours are those of earlier calls."""
         self._running: set[str] = set()

@@ -63,12 +63,17 @@ class Store:
         """Send every file that has changed since it was sent last."""
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
-            if name.split("/")[0] in LOCAL_ONLY or path.suffix == ".part" or not path.is_file():
+            if name.split("/")[0] in LOCAL_ONLY or path.suffix == ".part" or ".lock" in path.name:
                 continue
-            stat = path.stat()
-            if self._sent.get(name) != (stat.st_size, stat.st_mtime_ns):
-                self.put(path, name)
-                self._sent[name] = (stat.st_size, stat.st_mtime_ns)
+            try:
+                if not path.is_file():
+                    continue
+                stat = path.stat()
+                if self._sent.get(name) != (stat.st_size, stat.st_mtime_ns):
+                    self.put(path, name)
+                    self._sent[name] = (stat.st_size, stat.st_mtime_ns)
+            except FileNotFoundError:
+                continue  # another process took it away in this moment
 
     def get(self, name: str, path: Path) -> bool:
         """Bring a file; return whether there is one."""

@@ -42,6 +42,9 @@ def searched(
             trial = suggested_trial(study, number, params)
         except ValidationError as error:
             mirror.study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            frozen = mirror.study.get_trials(deepcopy=False)[asked.number]
+            if asked_for := frozen.system_attrs.get("fixed_params"):
+                mirror.study.enqueue_trial(asked_for)  # with other values of what it leaves open
             misfits += 1
             if misfits == MISFITS:
                 rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")

@@ -54,8 +54,8 @@ def few(axis: Axis) -> list[Value | None]:
 
 
 def shown(value: Value | None) -> str:
-    """Return a tested value as a tick; nothing where there is no knob."""
-    return "" if value is None else inert(show_value(value))
+    """Return a tested value as a tick."""
+    return inert(show_value(value))
 
 
 def percent(share: float) -> float:

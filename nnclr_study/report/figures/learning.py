@@ -58,11 +58,11 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
                 **lines,
             )
         finished = ended[ended["arm"] == place]
-        values = [group.tolist() for _, group in finished.groupby("epoch")["val_probe_top1"]]
-        if not values:
+        by_epoch = {at: own.tolist() for at, own in finished.groupby("epoch")["val_probe_top1"]}
+        if not by_epoch:
             continue
-        n, x = len(values[0]), thinned(range(1, len(values) + 1))
-        values = thinned(values)
+        x, values = thinned([*by_epoch]), thinned([*by_epoch.values()])
+        n = len(values[-1])
         means = [sum(at) / len(at) for at in values]
         late += [mean for epoch, mean in zip(x, means, strict=True) if epoch > early]
         if n >= MIN_BAND:

@@ -38,7 +38,7 @@ def slices(trials: pd.DataFrame, knobs: Sequence[str]) -> go.Figure:
             showlegend=False,
             **where,
         )
-        ticks = few(axis)
+        ticks = few(axis) if len(tried) else []
         figure.update_xaxes(
             title={"text": f"{knob} (log scale)" if axis.log else knob},
             tickvals=[axis.places[value] for value in ticks],
