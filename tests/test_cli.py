@@ -10,6 +10,9 @@ from nnclr_study.cli import main
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import load_study, parse_study
+from nnclr_study.sweep import engine
+from tests.report.helpers import make_search, run_of
+from tests.report.studies import columns
 from tests.study.test_run_folder import ended, epoch
 
 ROOT = Path(__file__).parent.parent
@@ -245,6 +248,44 @@ def test_report_builds_where_it_is_told_to(run_folder, tmp_path, capsys):
     header = (tmp_path / "page" / "trials.csv").read_text().splitlines()[0]
     wanted = ["trial_id", "status", "seed", "queue_size", "val_probe_top1", "test_probe_top1"]
     assert header.split(",")[:7] == [*wanted, "seconds"]
+
+
+def test_reports_of_runs_of_the_same_name_do_not_replace_each_other(run_folder, tmp_path):
+    other = RunFolder.create(tmp_path / "b" / "quickstart").keep(load_study(QUICKSTART))
+    pages = tmp_path / "pages"
+    assert main(["report", str(run_folder.path), str(other.path), "-o", str(pages)]) == 0
+    assert (pages / "quickstart-1" / "index.html").exists()
+    assert (pages / "quickstart-2" / "index.html").exists()
+
+
+def test_a_run_with_nothing_to_do_shows_the_study_file_of_today(tmp_path, capsys):
+    folder = run_of(tmp_path / "made", **columns([0.85, 0.86]))
+    file = tmp_path / "made.toml"
+    words = ["run", str(file), "--storage", str(tmp_path)]
+    file.write_text(folder.study().text)
+    assert main(words) == 0
+    file.write_text(folder.study().text.replace("[trial]", "margin_points = 0.25\n[trial]", 1))
+    assert main(words) == 0
+    analysis = json.loads((folder.report / "analysis.json").read_text())
+    assert analysis["study"]["margin"] == pytest.approx(0.0025)
+
+
+def test_where_no_trial_may_begin_those_that_had_begun_go_on(tmp_path, monkeypatch, capsys):
+    folder = make_search(tmp_path / "hunt", [0.7 + 0.01 * n for n in range(10)] + [2, 3])
+    file = tmp_path / "hunt.toml"
+    file.write_text(folder.study().text)
+    ran = []
+    monkeypatch.setattr(engine, "run_study", lambda study, folder, todo, *_: ran.extend(todo))
+    assert main(["run", str(file), "--storage", str(tmp_path)]) == 0
+    assert [trial.id for trial in ran] == [trial.id for trial in folder.planned()[10:]]
+    assert main(["status", str(folder.path)]) == 0
+    assert "budget reached: 12 of 12 trials" in capsys.readouterr().out
+
+
+def test_a_confirmation_is_not_written_over_a_folder(tmp_path, capsys):
+    folder = make_search(tmp_path / "hunt", [0.7, 0.8])
+    assert main(["confirm", str(folder.path), "-o", str(tmp_path)]) == 2
+    assert "cannot be written: Is a directory; name a file" in capsys.readouterr().err
 
 
 def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkeypatch):

@@ -3,8 +3,13 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
+from nnclr_study.errors import RunFolderWarning
+from nnclr_study.report.analyse import analyse
 from nnclr_study.report.figures import learning_curves, queue_health, search_curves
 from nnclr_study.report.figures.learning import MANY, POINTS, thinned
+from nnclr_study.report.load import load
+from tests.report.helpers import run_of
+from tests.report.studies import columns
 from tests.report.test_figures import made_arm, texts
 
 MEASURES = ("nn_same_label", "nn_age", "feature_std", "rankme")
@@ -90,6 +95,17 @@ def test_the_axis_fits_short_finished_trials_beside_long_running_ones():
     running = curves(2, 1, 100, lambda arm, seed: "running").query("arm == 1")
     figure, _, (mean,) = drawn(pd.concat([epochs, running]), 2)
     assert figure.layout.yaxis.range[0] < mean.y[1] < mean.y[-1] < figure.layout.yaxis.range[1]
+
+
+def test_a_curve_stands_at_its_own_epochs(tmp_path):
+    folder = run_of(tmp_path, **columns([0.85, 0.87], seeds=3))
+    lines = (folder.path / "epochs.jsonl").read_text().splitlines()
+    kept = ["torn" if '"epoch": 1,' in line else line for line in lines]
+    (folder.path / "epochs.jsonl").write_text("\n".join(kept) + "\n")
+    with pytest.warns(RunFolderWarning):
+        tables = load(folder)
+    figure = learning_curves(tables.epochs, analyse(tables)["arms"])
+    assert {min(trace.x) for trace in figure.data} == {2}
 
 
 @pytest.mark.parametrize("length", [0, 1, 199, 200, 201, 1_001])

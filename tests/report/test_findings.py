@@ -54,6 +54,18 @@ def test_methods_that_disagree_are_said_with_the_p_that_does(tmp_path):
     assert found.text.endswith("3 paired seeds; Holm p < 0.001): depends on method.")
 
 
+def test_methods_that_disagree_for_want_of_spread_say_so(tmp_path):
+    levels = {"q500": [0.86, 0.864, 0.868], "q1000": [0.78, 0.82, 0.8]}
+    found = answer(tmp_path, q0=[0.8, 0.804, 0.808], **levels)
+    assert found.text.endswith("all seeds alike: no paired test): depends on method.")
+
+
+def test_a_margin_is_said_as_it_was_declared(tmp_path):
+    analysis = analysis_of(tmp_path, q0=BASE, q500=NOISY)
+    analysis["study"]["margin"] = 0.0025
+    assert "seeds would resolve 0.25 points" in find(analysis)["answer"].text
+
+
 def test_one_seed(tmp_path):
     found = answer(tmp_path, q0=[0.8], q500=[0.9])
     assert found.level == "none"

@@ -7,6 +7,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from nnclr_study.report.analyse import analyse
+from nnclr_study.report.findings import find
 from nnclr_study.report.load import load
 from tests.report.helpers import analysis_of, made_tables, make_run, study_text
 from tests.report.studies import OOM, column, columns
@@ -23,6 +24,18 @@ def by_condition(path, grid, values, seeds=5):
         return OOM if mean is None else column(place % 4, mean)[trial.config.seed - 1]
 
     return analyse(load(make_run(path, text, outcome)))
+
+
+def test_without_enough_complete_blocks_arms_are_compared_in_pairs(tmp_path):
+    values = columns([0.85, 0.87, 0.86, 0.88], seeds=4)
+    for place, name in enumerate(values):
+        values[name][place] = OOM
+    analysis = analysis_of(tmp_path, **values)
+    for arm in analysis["arms"][1:]:
+        assert arm["vs_baseline"]["pairs"] == 2
+        assert arm["vs_baseline"]["interval"] is not None
+        assert arm["vs_baseline"]["verdict"] is None
+    assert "no seed finished both" not in find(analysis)["answer"].text
 
 
 def test_verdicts_use_the_seeds_that_every_compared_arm_finished(tmp_path):

@@ -13,7 +13,7 @@ from nnclr_study.report.findings import find
 from nnclr_study.report.load import load
 from nnclr_study.report.proxies import MIN_RANKED, proxies, spearman
 from nnclr_study.report.sections import sections
-from tests.report.helpers import run_of
+from tests.report.helpers import analysis_of, run_of
 
 MEANS = [0.50, 0.54, 0.52, 0.56, 0.58]
 SIZES = [0, 500, 1_000, 5_000, 10_000]
@@ -79,6 +79,18 @@ def test_ranks_across_and_within_conditions_are_told_apart(tables):
     assert told["within"]["n"] == 15 - 5 + 1
     assert told["picks"] == 0 and told["cost"] == pytest.approx(0.08)
     assert told["cost_interval"] is None, "all seeds differ alike: no spread"
+
+
+def test_a_cost_has_no_interval_of_other_seeds_than_its_own(tmp_path):
+    lost = "OutOfMemoryError: 2 GiB"
+    values = {"q0": [0.8, 0.81, 0.82, 0.2], "q500": [0.5, 0.51, 0.53, lost]}
+    values |= {"q1000": [0.7, 0.71, 0.72, 0.74], "q2000": [0.75, 0.71, 0.72, 0.74]}
+    values |= {"q4000": [0.75, 0.76, 0.72, 0.74]}
+    found = analysis_of(tmp_path, **values)["proxies"]
+    costly = [score for score in found["scores"] if score["cost"] > 0]
+    assert found["best"] == 1, "test accuracy is turned round here"
+    assert costly
+    assert all(score["cost_interval"] is None for score in costly), "seed 4 failed in one"
 
 
 def test_too_few_conditions_are_not_ranked(tmp_path):

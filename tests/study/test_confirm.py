@@ -79,6 +79,27 @@ def test_a_grid_is_confirmed_by_its_means(tmp_path):
     assert incomparable(study, found) == []
 
 
+def test_conditions_that_are_printed_alike_are_not_the_same(tmp_path):
+    space = SEARCH.split("[search.space]")[0] + "[search.space]\n"
+    study = parse_study(space + "temperature = { low = 0.05, high = 0.5 }\n", "hunt.toml")
+    folder = RunFolder.create(tmp_path / "hunt").keep(study)
+    for number, (temperature, top1) in enumerate([(0.1234100001, 0.6), (0.1234490001, 0.9)]):
+        params = {"temperature": temperature}
+        trial = suggested_trial(study, number, params)
+        folder.append_suggestion(Suggestion(trial_id=trial.id, number=number, params=params))
+        folder.append_trial(ended(trial).model_copy(update={"val_probe_top1": top1}))
+    found = confirmation(folder, best=1, seeds=2)
+    assert found.confirmation.val_probe_top1 == [0.9]
+    assert arms(found)[1] == {"temperature": 0.1234490001}
+
+
+def test_seeds_that_rows_have_are_not_fresh(tmp_path):
+    _, folder = searched(tmp_path, 0.5, 0.9)
+    (first, *_) = folder.trials().values()
+    folder.append_trial(first.model_copy(update={"seed": 1}))
+    assert confirmation(folder, best=1, seeds=2).seeds == [2, 3]
+
+
 def test_unless_told_how_many_up_to_three_are_confirmed(tmp_path):
     _, folder = searched(tmp_path / "two", 0.5, 0.9)
     assert len(confirmation(folder, best=None, seeds=2).points) == 1 + 2

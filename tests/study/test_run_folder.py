@@ -1,7 +1,10 @@
 """The run folder: what was written is read, whatever killed the writer."""
 
+import fcntl
+import json
 import multiprocessing
 from datetime import UTC, datetime
+from threading import Timer
 
 import pytest
 
@@ -218,6 +221,36 @@ def test_a_study_in_which_nothing_finished_may_change_altogether(folder):
     assert folder.keep(parse_study(changed, "good.toml")).study().text == changed
 
 
+def test_a_search_that_has_begun_is_not_changed_into_another(tmp_path):
+    study = parse_study(SEARCH, "hunt.toml")
+    folder = RunFolder.create(tmp_path / "hunt").keep(study)
+    shorter = parse_study(SEARCH.replace("epochs = 18", "epochs = 9"), "hunt.toml")
+    folder.keep(shorter).keep(study)
+    trial = suggested_trial(study, 0, {"queue_size": 100, "optimizer": "adam"})
+    folder.append_suggestion(Suggestion(trial_id=trial.id, number=0, params=trial.condition))
+    with pytest.raises(RunFolderError, match=r"holds 1 begun trial.*epochs was 18, and is now 9"):
+        folder.keep(shorter)
+    for before, after, says in (
+        ("seeds = [7]", "seeds = [8]", "its seed was 7, and is now 8"),
+        (
+            "[search]\n",
+            "[search]\nmax_memory_gb = 2.0\n",
+            "max_memory_gb was left out, and is now 2",
+        ),
+    ):
+        changed = parse_study(SEARCH.replace(before, after, 1), "hunt.toml")
+        with pytest.raises(RunFolderError, match=says):
+            folder.keep(changed)
+
+
+def test_who_only_asks_whether_a_run_is_at_work_keeps_none_out(folder):
+    with (folder.path / "lock").open("a+") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        Timer(0.1, asking.close).start()
+        with folder.lock():
+            assert folder.is_locked()
+
+
 def test_a_search_s_trials_are_those_it_began(tmp_path):
     study = parse_study(SEARCH, "hunt.toml")
     folder = RunFolder.create(tmp_path / "hunt").keep(study)
@@ -227,3 +260,18 @@ def test_a_search_s_trials_are_those_it_began(tmp_path):
     folder.append_suggestion(Suggestion(trial_id=trial.id, number=0, params=params))
     assert folder.planned() == [trial]
     assert RunFolder.open(folder.path).planned(study) == [trial]
+
+
+def test_an_accuracy_beyond_1_is_set_aside(folder):
+    trial = plan_trials(folder.study())[0]
+    row = ended(trial).model_dump(mode="json") | {"val_probe_top1": 1e160}
+    (folder.path / "trials.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.warns(RunFolderWarning):
+        assert folder.trials() == {}
+
+
+def test_text_that_is_no_utf_8_is_kept_as_what_it_is(folder):
+    trial = plan_trials(folder.study())[0]
+    row = TrialRow(**ended(trial, "failed").model_dump() | {"error": "no gr\udcf6\udcdfe.png"})
+    folder.append_trial(row)
+    assert folder.trials()[trial.id].error == "no gr\\udcf6\\udcdfe.png"

@@ -157,6 +157,14 @@ def test_a_bad_search_is_refused_with_the_way_out(text, key, says):
     assert says in found[key], found
 
 
+def test_a_range_holds_its_steps_alone():
+    space = parse_study(SEARCH, "hunt.toml").search.space
+    assert [space["temperature"].holds(value) for value in (0.05, 0.15, 0.5)] == [True] * 3
+    assert not space["temperature"].holds(0.12)
+    found, _ = problems(SEARCH + "[[points]]\ntemperature = 0.12\n")
+    assert "0.05 to 0.5 by 0.05; widen that" in found["points[0].temperature"]
+
+
 @pytest.mark.parametrize("objective", ["c_acc", "c_loss", "r_acc"])
 def test_a_contrastive_objective_cannot_judge_what_changes_its_task(objective):
     table = f'[search]\nobjectives = ["{objective}"]\n'

@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nnclr_study.errors import ClusterError, StudyFileError
-from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.plan import plan_trials, suggested_trial
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
 from nnclr_study.sweep.mirror import Mirror
@@ -204,6 +204,64 @@ def test_a_grid_s_baseline_may_name_a_part_of_its_condition(tmp_path):
     mirror = Mirror(study, folder)
     finish(folder, mirror, plan_trials(study)[0])
     assert states(mirror) == [TrialState.COMPLETE]
+
+
+def test_a_mirror_made_anew_stops_as_before_and_tries_no_point_again(tmp_path):
+    point = "[[points]]\nqueue_size = 123\n"
+    study, folder = folder_of(SEARCH + point, tmp_path)
+    mirror = Mirror(study, folder)
+    trials = searched(study, folder, mirror, [])
+    good = next(trials)
+    for number in range(1, 19):
+        folder.append_epoch(good.id, epoch(number, 0.9))
+        mirror.epoch(good.id, epoch(number, 0.9))
+    folder.append_trial(ended(good))
+    folder.optuna.unlink()
+    again = Mirror(study, folder)
+    assert states(again) == [TrialState.COMPLETE]
+    bad = next(searched(study, folder, again, []))
+    assert bad.condition["queue_size"] != 123
+    assert again.epoch(bad.id, epoch(2, 0.1)), "what the first reached is known"
+
+
+def test_a_point_is_tried_with_values_that_fit_it(tmp_path):
+    """Beside a queue of 45 most batches that could be drawn are no trial."""
+    text = SEARCH.replace("\nbatch_size = 32", "") + "batch_size = { low = 32, high = 2_000 }\n"
+    study, folder = folder_of(text + "[[points]]\nqueue_size = 990\n", tmp_path)
+    tried = islice(searched(study, folder, Mirror(study, folder), []), 3)
+    assert 990 in [trial.condition["queue_size"] for trial in tried]
+
+
+def test_early_stopping_needs_no_trial_of_the_fixed_knobs_alone(tmp_path):
+    text = SEARCH.replace("batch_size = 32", "batch_size = 20_000")
+    text = text.replace("low = 40, high = 1_000", "low = 30_000, high = 60_000")
+    study, folder = folder_of(text, tmp_path)
+    assert next(searched(study, folder, Mirror(study, folder), []))
+
+
+def test_a_storage_that_aims_at_something_else_is_told(tmp_path):
+    url = f"sqlite:///{tmp_path}/other.db"
+    Mirror(*hunt(tmp_path), url)
+    other = ("[search]\n", '[search]\nobjectives = ["gpu_seconds"]\nearly_stopping = "none"\n')
+    with pytest.raises(ClusterError, match="aims at something else; give this study another name"):
+        Mirror(*hunt(tmp_path / "other", other), url)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_constraint_holds_for_trials_of_unknown_memory_too(tmp_path, sampler):
+    limit = f'[search]\nmax_memory_gb = 1.0\nsampler = "{sampler}"\nearly_stopping = "none"\n'
+    study, folder = hunt(tmp_path, ("[search]\n", limit))
+    mirror = Mirror(study, folder)
+    for number, trial in enumerate(islice(searched(study, folder, mirror, []), 12)):
+        peak = {"peak_memory_bytes": None if number % 2 else 2_000_000_000}
+        finish(folder, mirror, trial, 0.5 + number / 100, **peak)
+
+
+def test_of_an_earlier_run_what_is_off_the_steps_is_of_no_use(tmp_path):
+    study, folder = hunt(tmp_path)
+    mirror = Mirror(study, folder)
+    trial = suggested_trial(study, 0, {"queue_size": 50, "temperature": 0.12, "optimizer": "adam"})
+    assert not mirror.learn("runs/a", trial, ended(trial), epoch(1))
 
 
 def test_the_median_stops_too(tmp_path):

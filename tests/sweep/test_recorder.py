@@ -159,6 +159,17 @@ def test_a_budget_that_is_spent_is_said_once(heard):
     assert heard.terminal.getvalue().count("budget reached: 1 of 1 trials") == 1
 
 
+def test_a_budget_counts_no_trial_that_is_no_longer_planned(heard):
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 1))
+    heard.recorder.on_trial_result(trial=heard.trial, result=result(heard, 2))
+    heard.recorder.on_trial_complete(trial=heard.trial)
+    changed = STUDY.replace("[0, 1000]", "[2000, 3000]") + "[budget]\ntrials = 1\n"
+    study = parse_study(changed, "x.toml")
+    recorder = recorder_of(study, heard.folder.keep(study), heard.progress)
+    assert recorder.spent().trials == 0
+    assert not recorder.budget_reached()
+
+
 def test_a_crash_is_recorded_with_its_root_cause_in_a_line(heard):
     root = OSError("the disk is\nno more")
     wrapped = RuntimeError("a hundred lines of Ray")

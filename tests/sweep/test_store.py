@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from threading import Thread
 from urllib.request import Request, urlopen
 
@@ -73,6 +74,25 @@ def test_a_run_folder_comes_back_as_it_was_sent(bucket, tmp_path):
     assert (tmp_path / "x.html").read_text() == "page"
     assert not store.get("checkpoints/t.safetensors", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_there_for_a_moment_is_not_sent(bucket, tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "good").keep(parse_study(GOOD, "good.toml"))
+    (folder.path / "optuna.journal.lock").touch()
+    (folder.path / "gone.txt").touch()
+    store, is_file = Store(bucket, "good"), Path.is_file
+
+    def vanishing(path):
+        there = is_file(path)
+        if path.name == "gone.txt":
+            path.unlink()
+        return there
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", vanishing)
+        store.push(folder.path)
+    Store(bucket, "good").pull(tmp_path / "here")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["study.toml"]
 
 
 def test_rows_that_are_longer_here_stay(bucket, tmp_path):
