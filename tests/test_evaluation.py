@@ -103,7 +103,7 @@ def test_its_weights_alone_are_a_file_like_any_other(tmp_path, capsys):
         ("export", ["--image-size", "40"], "leave out --image-size"),
         ("export", ["--protocol", "magic"], "--protocol magic: use one of linear, knn"),
         ("nope.safetensors", ["--dataset", "digits", "--normalise", "none"], "is not there"),
-        ("nope.pth", ["--dataset", "digits", "--normalise", "none"], "is a pickle"),
+        ("nope.pth", ["--dataset", "digits", "--normalise", "none"], "is not there"),
         ("runs", ["--dataset", "digits"], "a run's trials are scored on their own images"),
         ("runs", [], "name one of them"),
         ("runs", ["s1"], "no run folder"),
