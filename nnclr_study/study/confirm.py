@@ -1,7 +1,7 @@
 """From a run to the study file that trains its baseline and its best again, on fresh seeds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import count, islice
 from statistics import fmean
 
@@ -61,6 +61,9 @@ def confirmation(
             f"trial, {asked} `run` it further"
         )
     others = others[: best or BEST]
+    # What all of them have alike names no condition.
+    alike = {k: v for k, v in baseline.items() if all(dict(key)[k] == v for key in others)}
+    fixed = study.fixed | alike | ({"epochs": epochs} if epochs is not None else {})
     do = "Do" if len(others) > 1 else "Does"
     if epochs is not None and "epochs" in study.knobs:
         raise UsageError(f"{folder.study_file} varies epochs: leave --epochs out")
@@ -85,7 +88,7 @@ def confirmation(
         f"margin_points = {study.margin_points}",
         "",
         "[trial]",
-        *_assigned(study.fixed | {"epochs": epochs} if other else study.fixed),
+        *_assigned(fixed),
         "",
         "[confirmation]",
         f"run = {json.dumps(study.name)}",
@@ -96,16 +99,17 @@ def confirmation(
     lines += [
         "",
         "[[points]]  # the baseline",
-        *_assigned(baseline),
+        *_assigned(baseline, alike),
     ]
     for key in others:
-        lines += ["", "[[points]]", *_assigned(chosen[key])]
+        lines += ["", "[[points]]", *_assigned(chosen[key], alike)]
     try:
         return parse_study("\n".join(lines) + "\n", f"{name}.toml")
     except StudyFileError as error:
         raise UsageError(f"{folder.path} cannot be confirmed: {error}") from None
 
 
-def _assigned(knobs: Mapping[str, Value]) -> list[str]:
+def _assigned(knobs: Mapping[str, Value], but: Collection[str] = ()) -> list[str]:
     """Return lines of TOML; a knob without a value is left out."""
-    return [f"{knob} = {json.dumps(value)}" for knob, value in knobs.items() if value is not None]
+    told = {knob: value for knob, value in knobs.items() if value is not None and knob not in but}
+    return [f"{knob} = {json.dumps(value)}" for knob, value in told.items()]

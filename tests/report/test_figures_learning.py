@@ -8,7 +8,7 @@ from nnclr_study.report.analyse import analyse
 from nnclr_study.report.figures import learning_curves, queue_health, search_curves
 from nnclr_study.report.figures.learning import MANY, POINTS, thinned
 from nnclr_study.report.load import load
-from tests.report.helpers import run_of
+from tests.report.helpers import make_run, run_of, study_text
 from tests.report.studies import columns
 from tests.report.test_figures import made_arm, texts
 
@@ -95,6 +95,17 @@ def test_the_axis_fits_short_finished_trials_beside_long_running_ones():
     running = curves(2, 1, 100, lambda arm, seed: "running").query("arm == 1")
     figure, _, (mean,) = drawn(pd.concat([epochs, running]), 2)
     assert figure.layout.yaxis.range[0] < mean.y[1] < mean.y[-1] < figure.layout.yaxis.range[1]
+
+
+def test_a_single_epoch_is_seen(tmp_path):
+    text = study_text("queue_size = [0, 500]", seeds=[1, 2, 3]).replace("epochs = 4", "epochs = 1")
+    tables = load(make_run(tmp_path, text, lambda trial: 0.8 + trial.config.seed / 100))
+    arms = analyse(tables)["arms"]
+    curves = learning_curves(tables.epochs, arms)
+    points = [trace for trace in curves.data if "band" not in trace.name]
+    assert {trace.mode for trace in points} == {"markers"}
+    assert {trace.mode for trace in queue_health(tables.epochs, arms).data} == {"markers"}
+    assert {trace.mode for trace in search_curves(tables.epochs, None).data} == {"markers"}
 
 
 def test_a_curve_stands_at_its_own_epochs(tmp_path):

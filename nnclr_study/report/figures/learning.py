@@ -42,11 +42,12 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
     if crowded:
         drawn = ended
     early = drawn["epoch"].max() // 4
+    mode = mode_of(drawn)
     late = [] if crowded else drawn[drawn["epoch"] > early]["val_probe_top1"].tolist()
     for place, arm in enumerate(arms):
         own = drawn[drawn["arm"] == place]
         look, label = look_of(place), legend_name(arm)
-        lines: dict[str, Any] = {"legendgroup": label, "mode": "lines", "hoverinfo": "skip"}
+        lines: dict[str, Any] = {"legendgroup": label, "mode": mode, "hoverinfo": "skip"}
         for seed, curve in () if crowded else own.groupby("seed"):
             figure.add_scatter(
                 x=thinned(curve["epoch"].tolist()),
@@ -81,7 +82,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
                 line={"width": 0},
                 name=f"{label}, 95 % band",
                 showlegend=False,
-                **lines,
+                **lines | {"mode": "lines"},
             )
         figure.add_scatter(
             x=x,
@@ -94,7 +95,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
     # From 0 the first epochs' rise would press all that follows flat.
     edge = 0.05 * (max(late) - min(late)) or 0.01
     figure.update_layout(
-        xaxis={"title": {"text": "epoch"}},
+        xaxis={"title": {"text": "epoch"}, "tickformat": "d"},
         yaxis={"range": [percent(min(late) - edge), percent(max(late) + edge)]},
         showlegend=True,
     )
@@ -113,6 +114,7 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
     figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.26 / rows)
     figure.update_layout(empty_figure("").layout)
     named: set[int] = set()
+    mode = mode_of(finished)
     for row, measure in enumerate(measures, start=1):
         title, times = HEALTH[measure]
         axis = figure.get_subplot(row, 1).yaxis
@@ -137,7 +139,7 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
             figure.add_scatter(
                 x=thinned(curve.index.tolist()),
                 y=[float(f"{value:.5g}") for value in thinned(curve.tolist())],
-                mode="lines",
+                mode=mode,
                 line={"width": 2, "color": look.colour, "dash": look.dash},
                 name=f"{legend_name(arm)} (n = {own['seed'].nunique()})",
                 legendgroup=str(place),
@@ -152,6 +154,11 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
     figure.update_xaxes(title={"text": "epoch"}, row=rows, col=1)
     figure.update_layout(height=60 + 170 * rows, showlegend=True)
     return figure
+
+
+def mode_of(epochs: pd.DataFrame) -> str:
+    """Return how curves are drawn: of a single epoch as points, as a line would not be seen."""
+    return "lines" if epochs["epoch"].nunique() > 1 else "markers"
 
 
 def thinned(curve: Sequence[T], most: int = POINTS) -> list[T]:

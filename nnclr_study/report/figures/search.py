@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from nnclr_study.report.figures.axes import axis_of, few, inert, percent, shown
-from nnclr_study.report.figures.learning import POINTS, thinned
+from nnclr_study.report.figures.learning import POINTS, mode_of, thinned
 from nnclr_study.report.look import empty_figure, look_of
 
 ALL_POINTS = 20_000
@@ -54,14 +54,15 @@ def search_curves(epochs: pd.DataFrame, best: int | None) -> go.Figure:
     """Return val_probe_top1 by epoch of a search's trials, the best one (an arm) thick."""
     figure = empty_figure()
     look = look_of(0)
-    curves = epochs[epochs["status"] != "failed"].groupby("arm")
+    drawn = epochs[epochs["status"] != "failed"]
+    curves, mode = drawn.groupby("arm"), mode_of(drawn)
     points = min(POINTS, max(2, ALL_POINTS // curves.ngroups))
     for arm, curve in curves:
         most = POINTS if arm == best else points
         figure.add_scatter(
             x=thinned(curve["epoch"].tolist(), most),
             y=[percent(value) for value in thinned(curve["val_probe_top1"].tolist(), most)],
-            mode="lines",
+            mode=mode,
             line={"width": 2.5 if arm == best else 1, "color": look.colour},
             opacity=1.0 if arm == best else 0.4,
             name=inert(curve["trial_id"].iloc[0]),
