@@ -20,6 +20,7 @@ MANY = 200
 """Trials beyond which single seeds are not drawn."""
 POINTS = 200
 """Of a curve, which a screen can show."""
+FEW_EPOCHS = 8
 HEALTH = {
     "nn_same_label": ("neighbours with the same label (%)", 100),
     "nn_age": ("age of neighbours (steps)", 1),
@@ -88,6 +89,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
             x=x,
             y=[percent(mean) for mean in means],
             line={"width": 2.5, "color": look.colour, "dash": look.dash},
+            marker={"size": 10, "symbol": look.symbol},
             name=f"{label} (n = {n})",
             **lines | {"hoverinfo": "all"},
             hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
@@ -95,7 +97,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.
     # From 0 the first epochs' rise would press all that follows flat.
     edge = 0.05 * (max(late) - min(late)) or 0.01
     figure.update_layout(
-        xaxis={"title": {"text": "epoch"}, "tickformat": "d"},
+        xaxis=epoch_axis(drawn),
         yaxis={"range": [percent(min(late) - edge), percent(max(late) + edge)]},
         showlegend=True,
     )
@@ -151,9 +153,15 @@ def queue_health(epochs: pd.DataFrame, arms: Sequence[dict[str, Any]]) -> go.Fig
             )
             named.add(place)
     figure.update_yaxes(nticks=4)
-    figure.update_xaxes(title={"text": "epoch"}, row=rows, col=1)
+    figure.update_xaxes(epoch_axis(finished), row=rows, col=1)
     figure.update_layout(height=60 + 170 * rows, showlegend=True)
     return figure
+
+
+def epoch_axis(epochs: pd.DataFrame) -> dict[str, Any]:
+    """Return the axis of epochs: of few of them each has its tick, and nothing between has."""
+    few = {"dtick": 1} if epochs["epoch"].max() <= FEW_EPOCHS else {}
+    return {"title": {"text": "epoch"}} | few
 
 
 def mode_of(epochs: pd.DataFrame) -> str:

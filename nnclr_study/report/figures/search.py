@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from nnclr_study.report.figures.axes import axis_of, few, inert, percent, shown
-from nnclr_study.report.figures.learning import POINTS, mode_of, thinned
+from nnclr_study.report.figures.learning import POINTS, epoch_axis, mode_of, thinned
 from nnclr_study.report.look import empty_figure, look_of
 
 ALL_POINTS = 20_000
@@ -68,5 +68,5 @@ def search_curves(epochs: pd.DataFrame, best: int | None) -> go.Figure:
             name=inert(curve["trial_id"].iloc[0]),
             hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
         )
-    figure.update_layout(xaxis={"title": {"text": "epoch"}}, showlegend=False)
+    figure.update_layout(xaxis=epoch_axis(drawn), showlegend=False)
     return figure
