@@ -233,7 +233,7 @@ def run(
         over = spent.exhausts(budget)
         if over is not None and not spent.exhausts(budget.model_copy(update={"trials": None})):
             # No further trial may begin; those that had begun go on.
-            begun = folder.epochs_done()
+            begun = folder.epoch_seconds()
             todo = [trial for trial in todo if study.search or trial.id in begun]
             over = None if todo else over
         more = bool(todo or study.search)
@@ -316,7 +316,7 @@ def status(
 
     folder = RunFolder.open(run_folder)
     study = folder.study()
-    planned, ended, epochs = folder.planned(study), folder.trials(), folder.epochs_done()
+    planned, ended, epochs = folder.planned(study), folder.trials(), folder.epoch_seconds()
     cells = progress(planned, ended, epochs, folder.is_locked())
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())

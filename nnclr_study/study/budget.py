@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,18 +46,27 @@ class Spent:
         return None
 
 
-def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) -> Spent:
+def spent(
+    begun: int,
+    ended: Sequence[TrialRow],
+    sessions: Sequence[Session],
+    trained_seconds: float = 0.0,
+) -> Spent:
     """Count what a study has taken; a call of `run` lasted until its last trial ended.
 
-    A clock that was set back does not give time back.
+    In all they lasted no less than the `trained_seconds` of all epochs, as many trials at a time
+    as there were at most: of a call that was killed before any trial ended nothing else tells. A
+    clock that was set back does not give time back.
     """
     last: dict[int, datetime] = {}
     for row in ended:
         last[row.session] = max(row.ended_at, last.get(row.session, row.ended_at))
     lasted = (last[call.number] - call.started_at for call in sessions if call.number in last)
+    at_once = max((call.max_concurrent for call in sessions), default=1)
+    told = sum(max(0.0, span.total_seconds()) for span in lasted)
     return Spent(
         trials=begun,
-        hours=sum(max(0.0, span.total_seconds()) for span in lasted) / 3600,
+        hours=max(told, trained_seconds / max(at_once, 1)) / 3600,
         gpu_hours=sum(row.gpu_seconds for row in ended) / 3600,
         errors=[row.error or "" for row in ended if row.status == "failed"],
     )
@@ -66,20 +75,21 @@ def spent(begun: int, ended: Sequence[TrialRow], sessions: Sequence[Session]) ->
 def spent_by(folder: RunFolder, study: Study, again: bool = False) -> Spent:
     """Count what a run folder's study has taken; `again`: but for trials that failed."""
     planned, rows = folder.planned(study), folder.trials()
-    return spent_of(study, planned, rows, folder.epochs_done(), folder.sessions(), again)
+    return spent_of(study, planned, rows, folder.epoch_seconds(), folder.sessions(), again)
 
 
 def spent_of(
     study: Study,
     planned: Sequence[Trial],
     rows: Mapping[str, TrialRow],
-    epochs: Collection[str],
+    epochs: Mapping[str, Mapping[int, float]],
     sessions: Sequence[Session],
     again: bool = False,
 ) -> Spent:
-    """Count what a study has taken whose rows have been read; `epochs`: trials that have any."""
+    """Count what a study has taken whose rows have been read; `epochs`: their seconds."""
     known = [trial.id for trial in planned]
     counted = [t for t in known if t in rows and not (again and rows[t].status == "failed")]
     begun = set(counted if study.search is None else known)
     begun |= {t for t in known if t in epochs and t not in rows}
-    return spent(len(begun), [rows[t] for t in counted], sessions)
+    trained = sum(sum(epochs[t].values()) for t in begun if t in epochs)
+    return spent(len(begun), [rows[t] for t in counted], sessions, trained)

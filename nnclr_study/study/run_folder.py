@@ -246,11 +246,11 @@ class RunFolder:
             trials.setdefault(trial_id, {})[row.epoch] = row
         return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
 
-    def epochs_done(self) -> dict[str, set[int]]:
-        """Return which epochs of every trial are there."""
-        trials: dict[str, set[int]] = {}
+    def epoch_seconds(self) -> dict[str, dict[int, float]]:
+        """Return how long every epoch of every trial took that is there."""
+        trials: dict[str, dict[int, float]] = {}
         for trial_id, row in self._epochs():
-            trials.setdefault(trial_id, set()).add(row.epoch)
+            trials.setdefault(trial_id, {})[row.epoch] = row.seconds
         return trials
 
     def _epochs(self) -> Iterator[tuple[str, EpochRow]]:

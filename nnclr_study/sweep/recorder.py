@@ -61,7 +61,8 @@ class Recorder(Callback):  # type: ignore[misc]
         self._stopped: set[str] = set()
         counted = {trial.id for trial in folder.planned(study)} - set(again)
         ended = [row for row in folder.trials().values() if row.trial_id in counted]
-        self._spent = spent(len(ended), ended, self._sessions[:-1])
+        before = sum(row.seconds for t in counted for row in self._epochs.get(t, []))
+        self._spent = spent(len(ended), ended, self._sessions[:-1], before)
         """By trials that have ended; the hours are those of earlier calls."""
         self._running: set[str] = set()
         self._over: str | None = None

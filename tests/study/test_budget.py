@@ -33,6 +33,19 @@ def test_hours_are_those_of_each_call_until_its_last_trial_ended(folder):
     assert found.trials == 4
 
 
+def test_calls_that_were_killed_before_a_trial_ended_count_by_their_epochs(folder):
+    trials = plan_trials(folder.study())
+    for _ in range(5):
+        folder.append_session(session().model_copy(update={"max_concurrent": 2}))
+    for trial in trials[:2]:
+        for number in range(1, 10):
+            row = epoch(number).model_copy(update={"seconds": 3600.0})
+            folder.append_epoch(trial.id, row)
+    found = spent_by(folder, folder.study())
+    assert found.hours == pytest.approx(9), "two at a time"
+    assert "9.0 of 2 hours" in found.exhausts(BudgetTable(hours=2.0))
+
+
 def test_a_limit_is_reached_at_it_and_not_before(folder):
     trials = plan_trials(folder.study())
     for trial in trials[:3]:

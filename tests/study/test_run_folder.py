@@ -107,7 +107,7 @@ def test_a_line_that_is_no_row_is_named_with_its_place_and_set_aside(folder, lin
     with pytest.warns(RunFolderWarning, match=r"epochs\.jsonl, line 2, is no row"):
         assert folder.epochs() == {"a": [epoch(1), epoch(2)]}
     with pytest.warns(RunFolderWarning, match=r"epochs\.jsonl, line 2, is no row"):
-        assert folder.epochs_done() == {"a": {1, 2}}
+        assert folder.epoch_seconds() == {"a": {1: 1.5, 2: 1.5}}
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
