@@ -253,10 +253,9 @@ def run(
             out.print(f"all {len(known)} trials have ended: {said}")
         elif over is not None:
             out.print(over)
-        index = folder.report / "index.html"
-        shown = folder.report / "study.toml"
-        stale = not index.exists() or shown.read_text(encoding="utf-8") != study.text
-        if (more and over is None) or stale:
+        index, of = folder.report / "index.html", folder.report / "study.toml"
+        shown = index.is_file() and of.is_file() and of.read_bytes() == study.text.encode()
+        if (more and over is None) or not shown:
             from nnclr_study.report.page import build_report
 
             if store:
