@@ -6,8 +6,8 @@ A study of two conditions and five seeds on CIFAR-10 (`--dataset folder:NAME` fo
 folder), run by `nnclr-study run`; a second call goes on where the first was. The difference is
 judged against the margin of half a point within which two conditions count as equal.
 
-Last result, 2026-11-26: Intel Xeon with AVX-512 bf16 and without AMX (2 cores of a virtual machine, a
-trial on each, other work beside it), torch 2.14.1, CIFAR-10 as JPEG files
+Last result, 2026-11-26: Intel Xeon with AVX-512 bf16 and without AMX (2 cores of a virtual
+machine, a trial on each, other work beside it), torch 2.14.1, CIFAR-10 as JPEG files
 (`--dataset folder:cifar10`); crops and blur in bf16 as well:
 
     val_probe_top1     float32 42.72 %, bf16 42.43 %
@@ -16,8 +16,8 @@ trial on each, other work beside it), torch 2.14.1, CIFAR-10 as JPEG files
     test_probe_top1    bf16 - float32: -0.32 points (95 % CI -1.07 to +0.43; 5 paired seeds)
     seconds a trial: float32 556, bf16 625
 
-Before crops took bf16, on an Intel Xeon with AMX (335 and 258 seconds a trial): -0.13 points of val
-(-1.11 to +0.84).
+Before crops took bf16, on an Intel Xeon with AMX (335 and 258 seconds a trial): -0.13 points of
+val (-1.11 to +0.84).
 
 No difference is seen, and equality within the margin is not shown: the interval is wider than it.
 So float32 is the default, and a study asks for bf16 (`precision = "bf16"`).
