@@ -25,6 +25,16 @@ AMD EPYC with AVX-512, median of 7:
      96 px  float32    9.149 s   1.94x
      96 px  bf16       5.242 s   3.39x
 
+Intel Xeon with AVX-512 bf16 and without AMX, 2026-11-26, median of 3; bf16 is slower than float32
+there, as `nnclr-study doctor` says:
+
+     32 px  lightly    1.468 s   1.00x
+     32 px  float32    0.774 s   1.90x
+     32 px  bf16       1.076 s   1.36x
+     96 px  lightly   10.945 s   1.00x
+     96 px  float32    7.017 s   1.56x
+     96 px  bf16      10.175 s   1.08x
+
 The target of 4x is met at 96 px with AMX alone.
 """
 
