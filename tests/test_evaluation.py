@@ -109,7 +109,7 @@ def test_its_weights_alone_are_a_file_like_any_other(tmp_path, capsys):
         ("runs", ["s1"], "no run folder"),
     ],
 )
-def test_what_does_not_fit_is_told(weights, exported, capsys, source, more, said):
-    known = {"weights": str(weights), "export": str(exported[0])}
+def test_what_does_not_fit_is_told(weights, exported, tmp_path, capsys, source, more, said):
+    known = {"weights": str(weights), "export": str(exported[0]), "runs": str(tmp_path)}
     assert main(["evaluate", known.get(source, source), *more]) == 2
     assert said in capsys.readouterr().err
