@@ -96,18 +96,19 @@ def _shown(value: Any) -> str:
 
 
 def _usage(name: str, command: Any) -> str:
-    words = [
-        (p.metavar or p.name.upper()) if p.required else f"[{p.metavar or p.name.upper()}]"
-        for p in command.params
-        if not p.opts[0].startswith("-")
-    ]
+    arguments = [p for p in command.params if not p.opts[0].startswith("-")]
+    words = [_word(p) if p.required else f"[{_word(p)}]" for p in arguments]
     options = len(words) < len(command.params)
     return " ".join(["nnclr-study", name, *words, *["[OPTIONS]"] * options])
 
 
+def _word(argument: Any) -> str:
+    return str(argument.metavar or argument.name.upper())
+
+
 def _parameter(parameter: Any) -> str:
     option = parameter.opts[0].startswith("-")
-    name = ", ".join(parameter.opts) if option else parameter.metavar or parameter.name.upper()
+    name = ", ".join(parameter.opts) if option else _word(parameter)
     default = parameter.default
     shown = f"`{default}`" if default is not None and default is not False else ""
     return f"| `{name}` | {parameter.help} | {shown} |"

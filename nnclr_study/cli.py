@@ -196,7 +196,7 @@ def run(
 
     Example: nnclr-study run search_spaces/quickstart.toml
     """
-    from nnclr_study.study.budget import spent_by
+    from nnclr_study.study.budget import allowed
     from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
@@ -229,13 +229,7 @@ def run(
         if store:
             store.pull(folder.path)
         todo = folder.keep(study).todo(study, retry_failed)
-        spent, budget = spent_by(folder, study, retry_failed), study.budget
-        over = spent.exhausts(budget)
-        if over is not None and not spent.exhausts(budget.model_copy(update={"trials": None})):
-            # No further trial may begin; those that had begun go on.
-            begun = folder.epoch_seconds()
-            todo = [trial for trial in todo if study.search or trial.id in begun]
-            over = None if todo else over
+        todo, over = allowed(folder, study, todo, retry_failed)
         more = bool(todo or study.search)
         if more and over is None:
             from nnclr_study.report.live import Interim

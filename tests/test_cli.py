@@ -282,6 +282,16 @@ def test_where_no_trial_may_begin_those_that_had_begun_go_on(tmp_path, monkeypat
     assert "budget reached: 12 of 12 trials" in capsys.readouterr().out
 
 
+def test_a_grid_whose_budget_is_spent_does_not_say_that_all_have_ended(tmp_path, capsys):
+    folder = run_of(tmp_path / "made", q0=[0.8, 0.8], q500=[0.9, None])
+    file = tmp_path / "made.toml"
+    file.write_text(folder.study().text + "[budget]\ntrials = 3\n")
+    assert main(["run", str(file), "--storage", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "budget reached: 3 of 3 trials" in shown
+    assert "have ended" not in shown
+
+
 def test_a_confirmation_is_not_written_over_a_folder(tmp_path, capsys):
     folder = make_search(tmp_path / "hunt", [0.7, 0.8])
     assert main(["confirm", str(folder.path), "-o", str(tmp_path)]) == 2

@@ -78,6 +78,22 @@ def spent_by(folder: RunFolder, study: Study, again: bool = False) -> Spent:
     return spent_of(study, planned, rows, folder.epoch_seconds(), folder.sessions(), again)
 
 
+def allowed(
+    folder: RunFolder, study: Study, todo: list[Trial], again: bool = False
+) -> tuple[list[Trial], str | None]:
+    """Return which of the trials to do may run, and if none may, why the budget is used up.
+
+    Where no further trial may begin, those that had begun go on.
+    """
+    found, budget = spent_by(folder, study, again), study.budget
+    over = found.exhausts(budget)
+    if over is not None and not found.exhausts(budget.model_copy(update={"trials": None})):
+        epochs = folder.epoch_seconds()
+        if begun := [trial for trial in todo if study.search or trial.id in epochs]:
+            return begun, None
+    return todo, over
+
+
 def spent_of(
     study: Study,
     planned: Sequence[Trial],

@@ -39,7 +39,7 @@ def confirmation(
     for trial in planned:
         row = ended.get(trial.id)
         if row is not None and row.val_probe_top1 is not None:
-            key = tuple(resolved(study, trial.condition).items())
+            key = tuple((knob, getattr(trial.config, knob)) for knob in study.knobs)
             chosen[key] = trial.condition
             scores.setdefault(key, []).append(row.val_probe_top1)
     baseline = study.baseline if study.search else arms(study)[0]
