@@ -5,15 +5,19 @@ The rows of the run folder remain the truth. The storage is brought in step with
 stopping ended PRUNED, one that failed FAIL, each with the value of all its epochs.
 """
 
+import itertools
+import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -30,6 +34,8 @@ from nnclr_study.sweep.space import applying, params_of
 
 REDUCTION = 3
 """Of the trials that reach a rung of successive halving, one in so many goes on."""
+LOCK_SECONDS = 5
+"""After which whoever holds the journal's lock has died: writing takes milliseconds."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -254,7 +260,7 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
     try:
         if url is not None:
             return optuna.storages.RDBStorage(url)
-        return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        return optuna.storages.JournalStorage(_journal(journal))
     except Exception as error:  # SQLAlchemy's drivers raise what they like
         place = url or str(journal)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -263,6 +269,29 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
             "URL, as sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "
             "--optuna-storage out"
         ) from None  # the error itself may hold the password
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    """Return the run folder's own storage, rid of what a writer that died has left there.
+
+    By itself Optuna (5.0) waits for such a writer's lock for ever where its path is relative, and
+    reads nothing beyond half a line. What is cut with one comes again from the rows.
+    """
+    lock = JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS)
+    lock.acquire()
+    try:
+        with suppress(FileNotFoundError), path.open("rb") as lines:
+            os.truncate(path, sum(map(len, itertools.takewhile(_is_whole, lines))))
+    finally:
+        lock.release()
+    return JournalFileBackend(str(path), lock)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -387,3 +388,30 @@ def test_postgresql_holds_a_search_too(tmp_path, postgres):
     assert [trial.state for trial in shown] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert shown[0].user_attrs["gpu_seconds"] == 50.0
     assert shown[1].intermediate_values == {1: 0.1}
+
+
+@pytest.mark.parametrize("left", ["half a line", "half a line, and more after it"])
+def test_a_writer_that_died_leaves_nothing_that_lasts(tmp_path, monkeypatch, left):
+    monkeypatch.chdir(tmp_path)  # Optuna's own lock is never given up where the path is relative
+    monkeypatch.setattr("nnclr_study.sweep.mirror.LOCK_SECONDS", 3)
+    study, folder = folder_of(GOOD, Path("runs"))
+    trials = plan_trials(study)[:3]
+    mirror = Mirror(study, folder)
+    for trial in trials[:2]:
+        finish(folder, mirror, trial)
+    before = mirror.study.get_trials()
+    whole = folder.optuna.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    torn = {
+        "half a line": whole[:-20],
+        "half a line, and more after it": b"".join([*lines[:-3], lines[-3][:-20], *lines[-2:]]),
+    }[left]
+    folder.optuna.write_bytes(torn)
+    Path(f"{folder.optuna}.lock").touch()
+    again = Mirror(study, folder)
+    finish(folder, again, trials[2])
+    shown = Mirror(study, folder).study.get_trials()
+    assert [(t.values, t.params, t.user_attrs) for t in shown[:2]] == [
+        (t.values, t.params, t.user_attrs) for t in before
+    ]
+    assert states(again) == [TrialState.COMPLETE] * 3
