@@ -2,7 +2,9 @@
 
 import logging
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +22,7 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
 
     Raises:
         ClusterError: there is none.
+        KeyboardInterrupt: at SIGTERM too, as clusters and containers end what they run.
     """
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -33,9 +36,13 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
             logging_level=logging.CRITICAL,
             **local,
         )
+    except SystemExit:  # what Ray makes of SIGTERM as it starts
+        raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(_not_joined(address, error)) from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put in its own
         yield
     finally:
         ray.shutdown()

@@ -97,25 +97,32 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
     assert told == in_process[trial.id]
 
 
-def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
-    small.write_text(STUDY.replace("epochs = 4", "epochs = 50"))
+def interrupt(file, cwd, number, when):
+    """Run a study until `when()`, send it a signal, and see that it ends as it should."""
     process = subprocess.Popen(
-        command("run", small),
-        cwd=tmp_path,
+        command("run", file),
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # What a shell starts in the background, these tests perhaps, ignores it.
+        # What a shell starts in the background, these tests perhaps, ignores SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
-    ended = tmp_path / "runs" / "small" / "trials.jsonl"
-    while process.poll() is None and not (ended.exists() and _lines(epochs) > 110):
+    while process.poll() is None and not when():
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
-    assert b"goes on where it was" in errors
-    assert survivors(tmp_path) == []
+    assert errors.splitlines() == [b"interrupted; the same command goes on where it was"]
+    assert survivors(cwd) == []
+
+
+def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
+    small.write_text(STUDY.replace("epochs = 4", "epochs = 50"))
+    epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
+    ended = tmp_path / "runs" / "small" / "trials.jsonl"
+    # As clusters and containers end what they run.
+    interrupt(small, tmp_path, signal.SIGTERM, lambda: epochs.exists() and _lines(epochs) > 10)
+    interrupt(small, tmp_path, signal.SIGINT, lambda: ended.exists() and _lines(epochs) > 110)
     before = RunFolder.open(tmp_path / "runs" / "small")
     finished = before.trials()
     recorded = before.epochs()
@@ -138,7 +145,7 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     again = call("run", small, cwd=tmp_path)
     assert again.returncode == 0
     assert "all 4 trials have ended: 4 finished" in again.stdout
-    assert len(before.sessions()) == 2, "nothing was started"
+    assert len(before.sessions()) == 3, "nothing was started"
 
 
 def test_a_trial_that_fails_is_a_row_and_the_others_go_on(small, tmp_path):
