@@ -74,20 +74,21 @@ def with_trainer(params: dict[str, Any], job: Job) -> None:
                 name=f"{context.get_experiment_name()}-{params['trial_id']}",
                 storage_path=job.ray_storage,
                 callbacks=[_Telling()],
-                failure_config=ray.train.FailureConfig(max_failures=RETRIES),
+                # Tune tries again. Train would as well where Tune ends a trial: its workers die
+                # first, and GPUs that it asks for anew as it dies itself are lost to the cluster.
+                failure_config=ray.train.FailureConfig(max_failures=0),
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             ),
         ).fit()
     except ray.train.WorkerGroupError as error:
-        # Train has retried it; raised, it would have Tune start all of that over.
-        tune.report({"failed": reason(next(iter(error.worker_failures.values())))})
+        raise _root(next(iter(error.worker_failures.values()))) from None
 
 
 class _Telling(TuneReportCallback):  # type: ignore[misc]
     """Tells Tune what workers report, and ends a trial that would lack memory again."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Tell why, before Train tries again."""
+        """Tell why, before Tune tries again."""
         for error in map(_root, worker_exceptions.values()):
             if isinstance(error, MemoryError | RuntimeError) and (lacked := lack(error)):
                 self.after_report(run_context, [{"failed": lacked, "done": True}], None)
