@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from random import uniform
 from time import monotonic, sleep
@@ -51,12 +54,16 @@ class Store:
         self._sent: dict[str, tuple[int, int]] = {}
 
     def pull(self, folder: Path) -> None:
-        """Bring every file that is shorter here, or missing: rows are only ever added to."""
+        """Bring what is missing here: rows line by line, of other files those that are shorter."""
         for found in self._tried(self._there):
             name = found.path.removeprefix(f"{self.path}/")
             local = folder / name
             size = local.stat().st_size if local.exists() else -1
-            if found.type == FileType.File and found.size > size:
+            if found.type != FileType.File:
+                continue
+            if local.suffix == ".jsonl" and size > 0:
+                self._tried(partial(self._merge, name, local))
+            elif found.size > size:
                 self.get(name, local)
 
     def push(self, folder: Path) -> None:
@@ -116,6 +123,17 @@ class Store:
         part.replace(path)
         return True
 
+    def _merge(self, name: str, path: Path) -> None:
+        """Bring the lines of a file that are missing in one that is here."""
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as there:
+            theirs = there.read()
+        ours = path.read_bytes()
+        merged = _merged(ours, theirs)
+        if merged != ours:
+            part = path.with_name(f"{path.name}.part")
+            part.write_bytes(merged)
+            part.replace(path)
+
     def _put(self, path: Path, name: str) -> None:
         with (
             path.open("rb") as here,
@@ -143,6 +161,28 @@ class Store:
 
     def _error(self, error: Exception) -> ClusterError:
         return ClusterError(self.told(error))
+
+
+def _merged(ours: bytes, theirs: bytes) -> bytes:
+    """Return the lines of both: the store's in their order, ours each after what it followed.
+
+    Of several rows of an epoch or a trial the last one counts. Where two machines went on from
+    the same line, ours come first: what the store holds of a trial that ended there stays whole.
+    """
+    there = _whole_lines(theirs)
+    places = {line: place for place, line in enumerate(there)}
+    merged, last = list(enumerate(there)), -1
+    for line in _whole_lines(ours):
+        if line in places:
+            last = places[line]
+        else:
+            merged.append((last, line))
+    return b"".join(line for _, line in sorted(merged, key=itemgetter(0)))
+
+
+def _whole_lines(text: bytes) -> list[bytes]:
+    """Return lines; the torn end of a killed writer is none."""
+    return [line for line in BytesIO(text) if line.endswith(b"\n")]
 
 
 def _is_final(error: Exception) -> bool:

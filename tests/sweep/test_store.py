@@ -24,7 +24,7 @@ from nnclr_study.sweep.store import Store
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.loop import train
 from nnclr_study.trainer.world import World
-from tests.study.test_run_folder import epoch
+from tests.study.test_run_folder import ended, epoch
 from tests.study.test_spec import GOOD
 from tests.sweep.test_engine import STUDY, call, pictures, rows
 from tests.sweep.test_engine import small as small
@@ -107,6 +107,64 @@ def test_rows_that_are_longer_here_stay(bucket, tmp_path):
     (folder.path / "epochs.jsonl").write_text("")
     store.pull(folder.path)
     assert len(folder.epochs()["t"]) == 2
+
+
+def test_a_machine_that_comes_back_keeps_what_another_has_sent(bucket, tmp_path):
+    study = parse_study(GOOD, "good.toml")
+    begun, other = plan_trials(study)[:2]
+
+    def machine(name):
+        folder, store = RunFolder.create(tmp_path / name), Store(bucket, "good")
+        store.pull(folder.path)
+        return folder.keep(study), store
+
+    def work(folder, trial, epochs, top1):
+        for number in epochs:
+            folder.append_epoch(trial.id, epoch(number, top1))
+
+    def tear(folder):
+        with (folder.path / "epochs.jsonl").open("a") as file:
+            file.write('{"trial_id": ')
+
+    first, store = machine("first")
+    work(first, begun, [1], 0.1)
+    store.push(first.path)
+    work(first, begun, [2, 3, 4], 0.1)  # and killed, with more rows than the second will send
+    work(first, other, [1, 2], 0.1)
+    tear(first)
+
+    second, store = machine("second")
+    work(second, begun, [2, 3, 4, 5], 0.2)
+    second.append_trial(ended(begun))
+    tear(second)
+    store.push(second.path)
+    whole = second.epochs()[begun.id]
+
+    first, store = machine("first")
+    work(first, other, [3], 0.1)
+    store.push(first.path)
+    for name in ("first", "second", "third", "first"):
+        folder, store = machine(name)
+        assert folder.epochs()[begun.id] == whole
+        assert [row.epoch for row in folder.epochs()[other.id]] == [1, 2, 3]
+        assert [*folder.trials()] == [begun.id]
+        store.push(folder.path)
+
+
+def test_a_retry_that_was_not_sent_stays_after_the_failure(bucket, tmp_path):
+    trial, other = plan_trials(parse_study(GOOD, "good.toml"))[:2]
+    first, second = (RunFolder.create(tmp_path / name) for name in ("first", "second"))
+    store = Store(bucket, "good")
+    first.append_trial(ended(trial, "failed"))
+    store.push(first.path)
+    first.append_trial(ended(trial))
+    store.pull(second.path)
+    second.append_trial(ended(other))
+    store.push(second.path)
+    for _ in range(2):
+        store.pull(first.path)
+        assert {row.status for row in first.trials().values()} == {"finished"}
+        assert len((first.path / "trials.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("uri", ["s3://lab2/x", "nowhere://x", "s3://"])
