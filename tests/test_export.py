@@ -1,13 +1,14 @@
 """`export`: which trial it takes, what it writes, and what it leaves alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 import nnclr_study
 from nnclr_study.cli import main
-from nnclr_study.errors import RunFolderWarning
+from nnclr_study.errors import RunFolderError, RunFolderWarning
 from nnclr_study.export import export
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import plan_trials
@@ -130,6 +131,42 @@ def test_an_earlier_export_is_replaced_and_other_files_are_not(run, tmp_path, ca
     (tmp_path / "mine" / "README.md").write_text("mine")
     assert main(["export", str(run.path), "-o", str(tmp_path / "mine")]) == 2
     assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+
+
+class KilledError(BaseException):
+    """As SIGKILL: nobody catches it."""
+
+
+@pytest.mark.parametrize("changes", range(8))
+def test_one_killed_after_so_many_changes_is_never_half_of_each(
+    run, tmp_path, monkeypatch, changes
+):
+    out, earlier, later = tmp_path / "out", of(run, 500, 2).id, of(run, 0, 1).id
+    export(run.path, earlier, out)
+    (out / "encoder.onnx").write_text("of the earlier trial")
+    left = iter(range(changes))
+
+    def killed(change):
+        def changed(*words, **more):
+            if next(left, None) is None:
+                raise KilledError
+            return change(*words, **more)
+
+        return changed
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        for name in ("unlink", "write_bytes", "write_text"):
+            patched.setattr(Path, name, killed(getattr(Path, name)))
+        export(run.path, later, out)
+    if 0 < changes < 7:
+        with pytest.raises(RunFolderError, match="write it anew with `export`"):
+            exports.read(out)
+    else:  # all is there, or all but the card
+        assert exports.read(out).trial_id == (later if changes else earlier)
+        assert (out / "README.md").exists() == (out / "encoder.onnx").exists() == (not changes)
+    export(run.path, later, out)
+    assert {path.name for path in out.iterdir()} == WITHOUT_ONNX
+    assert exports.read(out).trial_id == later
 
 
 def test_one_that_has_not_finished_is_exported_when_it_is_named(tmp_path, capsys):

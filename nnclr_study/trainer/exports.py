@@ -38,7 +38,7 @@ class Export(NamedTuple):
 
 
 def is_export(folder: Path) -> bool:
-    """Tell whether a folder is one that `write` filled."""
+    """Tell whether a folder is one that `write` began to fill; `read` refuses half of one."""
     return (folder / WEIGHTS).is_file()
 
 
@@ -59,7 +59,7 @@ def claim(folder: Path) -> None:
 
 
 def write(snapshot: Snapshot, about: dict[str, Any], folder: Path) -> str | None:
-    """Write all files of an export but its card.
+    """Write all files of an export but its card; config.json last, as nothing is read without.
 
     Args:
         snapshot: of the trial.
@@ -76,23 +76,22 @@ def write(snapshot: Snapshot, about: dict[str, Any], folder: Path) -> str | None
     told = {"epoch": len(snapshot.rows), **about, "config": config.model_dump()}
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     with _writing(folder):
+        # First what an earlier export says: it is not true of the new weights.
+        for name in (CONFIG, CARD, PREPROCESSING, ONNX):
+            (folder / name).unlink(missing_ok=True)
         # Not by save_file, which lets nobody else read the file.
         (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        no_onnx = _write_onnx(config, state, folder / ONNX)
         for value, name in ((preprocessing(config.image_size), PREPROCESSING), (told, CONFIG)):
             write_text(json.dumps(value, indent=2) + "\n", folder / name)
-        (folder / ONNX).unlink(missing_ok=True)  # an earlier export's
-        if config.encoder not in FEATURES_PER_WIDTH:
-            return "a plug-in's encoder is not translated"
-        if not (find_spec("onnx") and find_spec("onnxscript")):
-            return "it needs pip install 'nnclr-study[onnx]'"
-        return _write_onnx(config, state, folder / ONNX)
+    return no_onnx
 
 
 def read(folder: Path) -> Export:
     """Return what the files of an export hold.
 
     Raises:
-        RunFolderError: they are not as `write` leaves them.
+        RunFolderError: they are not as `write` leaves them in the end.
     """
     try:
         told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -161,7 +160,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _write_onnx(config: TrialConfig, state: dict[str, Tensor], path: Path) -> str | None:
-    """Write an encoder as ONNX, from `images` to `features`; return what went wrong."""
+    """Write an encoder as ONNX, from `images` to `features`; return why it could not be."""
+    if config.encoder not in FEATURES_PER_WIDTH:
+        return "a plug-in's encoder is not translated"
+    if not (find_spec("onnx") and find_spec("onnxscript")):
+        return "it needs pip install 'nnclr-study[onnx]'"
     encoder = rebuilt(config, state, path)
     images = torch.zeros(2, 3, config.image_size, config.image_size)
     try:
