@@ -3,7 +3,6 @@
 `import nnclr_study` has all of it; torch, Ray and pandas are loaded by what needs them.
 """
 
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -179,14 +178,13 @@ def run(
 
 @contextmanager
 def _as_command(*words: str) -> Iterator[None]:
-    """Let a session record the command that does the same; give the caller its signals back."""
-    before, on_term = sys.argv, signal.getsignal(signal.SIGTERM)
+    """Let a session record the command that does the same."""
+    before = sys.argv
     sys.argv = ["nnclr-study", *words]
     try:
         yield
     finally:
         sys.argv = before
-        signal.signal(signal.SIGTERM, on_term)
 
 
 def open_run(path: str | Path) -> Run:

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import signal
 import sys
 import warnings
 from collections import Counter
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import nnclr_study
 from nnclr_study.errors import RunFolderWarning, StudyError, UsageError
+from nnclr_study.interrupts import by_sigterm, held
+from nnclr_study.output import Output, console
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
@@ -31,8 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+stdout = Output("stdout")
+out, err = console(stdout), console(Output("stderr"))
 
 StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Study file, as search_spaces/quickstart.toml")
@@ -45,7 +45,7 @@ DataFolder = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"nnclr-study {nnclr_study.__version__}\n")
+        stdout.write(f"nnclr-study {nnclr_study.__version__}\n")
         raise typer.Exit
 
 
@@ -142,7 +142,7 @@ def plan(
     if study.search:
         out.print(space_table(study))
     else:
-        sys.stdout.write(trials_table(trials))
+        stdout.write(trials_table(trials))
     for line in (headline(study), *forecast_lines(study, coming, placement, other)):
         out.print(line)
     if not study.search:
@@ -150,6 +150,7 @@ def plan(
 
 
 @app.command()
+@by_sigterm()
 def run(
     file: StudyFile,
     storage: Annotated[
@@ -201,7 +202,6 @@ def run(
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = load_study(file)
     if address is not None and address.startswith("ray://"):
         from nnclr_study.sweep.client import run_there
@@ -232,9 +232,10 @@ def run(
         todo, over = allowed(folder, study, todo, retry_failed)
         more = bool(todo or study.search)
         if more and over is None:
-            from nnclr_study.report.live import Interim
-            from nnclr_study.sweep.engine import How, run_study
-            from nnclr_study.sweep.resources import Demand
+            with held():
+                from nnclr_study.report.live import Interim
+                from nnclr_study.sweep.engine import How, run_study
+                from nnclr_study.sweep.resources import Demand
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
             how = How(demand, data, address, optuna_storage, tracker or (), store)
@@ -247,17 +248,18 @@ def run(
             out.print(f"all {len(known)} trials have ended: {said}")
         elif over is not None:
             out.print(over)
-        index, of = folder.report / "index.html", folder.report / "study.toml"
-        shown = index.is_file() and of.is_file() and of.read_bytes() == study.text.encode()
-        if (more and over is None) or not shown:
-            from nnclr_study.report.page import build_report
+        from nnclr_study.report.page import build_report
 
-            if store:
-                store.pull(folder.path)
-            out.print(f"\n{build_report(folder.path).answer}")
-        out.print(f"report: {index}")
+        if store:
+            store.pull(folder.path)
+        # Anew, even if nothing ran: a run may have been killed between its last row and its page.
+        out.print(f"\n{build_report(folder.path).answer}")
+        out.print(f"report: {folder.report / 'index.html'}")
     if counts["failed"]:
         out.print(f"{counts['failed']} failed; --retry-failed runs them again")
+    stdout.flush()
+    stdout.lost = None  # the run folder has it all
+    if counts["failed"]:
         raise typer.Exit(1)
 
 
@@ -310,7 +312,7 @@ def status(
     folder = RunFolder.open(run_folder)
     study = folder.study()
     planned, ended, epochs = folder.planned(study), folder.trials(), folder.epoch_seconds()
-    cells = progress(planned, ended, epochs, folder.is_locked())
+    cells = progress(planned, ended, epochs, folder.is_running())
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())
     over = spent.exhausts(study.budget)
@@ -332,12 +334,12 @@ def status(
         config = cell.trial.config
         done = f"{cell.epochs_done} of {config.epochs}"
         lines.append((condition_label(cell.trial.condition), str(config.seed), cell.status, done))
-    sys.stdout.write(aligned(lines, right=("epochs",)))
+    stdout.write(aligned(lines, right=("epochs",)))
     for cell in cells:
         if cell.status == "failed":
             error = ended[cell.trial.id].error or ""
             said = error if error.isprintable() else ascii(error)
-            sys.stdout.write(f"{cell.trial.id}: {said}\n")
+            stdout.write(f"{cell.trial.id}: {said}\n")
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
     if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
@@ -490,10 +492,11 @@ def trial(
         raise UsageError(f"{file} is a search, which names its trials as it goes; `run` it")
     config = named(plan_trials(study), trial_id, f"plan {file}").config
 
-    from nnclr_study.trainer.data import load_dataset
-    from nnclr_study.trainer.loop import train
-    from nnclr_study.trainer.prepared import prepare
-    from nnclr_study.trainer.world import World
+    with held():
+        from nnclr_study.trainer.data import load_dataset
+        from nnclr_study.trainer.loop import train
+        from nnclr_study.trainer.prepared import prepare
+        from nnclr_study.trainer.world import World
 
     prepare(config.dataset, config.image_size, data)
     for snapshot in train(config, load_dataset(config, data), World.alone()):
@@ -593,8 +596,9 @@ def evaluate(
     if not (is_file or is_export) and trial_id is None:
         raise UsageError(f"{source} may have many trials: name one of them after it")
 
-    from nnclr_study.evaluation import of_export, of_file, of_trial
-    from nnclr_study.study.config import images_config
+    with held():
+        from nnclr_study.evaluation import of_export, of_file, of_trial
+        from nnclr_study.study.config import images_config
 
     wanted = protocol or []
     if is_file:
@@ -711,7 +715,7 @@ def schema() -> None:
     """
     from nnclr_study.study.schema import schema_text
 
-    sys.stdout.write(schema_text())
+    stdout.write(schema_text())
 
 
 @app.command()
@@ -728,7 +732,7 @@ def example(
     from nnclr_study.study.spec import parse_study
 
     if name is not None:
-        sys.stdout.write(example_text(name))
+        stdout.write(example_text(name))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for each in example_names():
@@ -753,7 +757,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
+    stdout.write(json.dumps(value) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -762,6 +766,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: fine. 1: finished with failed trials. 2: usage or study file. 3: cluster or data.
     130: interrupted, and resumable.
     """
+    code = _call(argv)
+    stdout.flush()
+    lost = stdout.lost
+    if lost and not isinstance(lost, BrokenPipeError):
+        err.print(f"error: what was to be printed is lost: {lost.strerror}")
+        return code or 2
+    return code
+
+
+def _call(argv: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("once", RunFolderWarning)
         warnings.showwarning = partial(_warn, warnings.showwarning)

@@ -59,7 +59,7 @@ def of_trial(run_folder: Path, trial_id: str, protocols: list[str], data: Path) 
 
     def results() -> Iterator[Result]:
         images, world = None, World.alone()
-        with run.lock():
+        with run.lock("evaluate"):
             done = run.evaluations()
             for name in wanted:
                 row = done.get((found, name, epoch))

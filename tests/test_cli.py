@@ -345,8 +345,11 @@ def test_a_study_that_has_ended_is_not_started_again(tmp_path, capsys, monkeypat
     argv = ["run", str(QUICKSTART), "--storage", str(tmp_path)]
     assert main(argv) == 0
     first = capsys.readouterr().out
+    page = folder.report / "index.html"
+    page.write_text("from before the last row")  # it was killed then
     assert main(argv) == 0
     second = capsys.readouterr().out
+    assert "12 of 12 trials" in page.read_text()
     for shown in (first, second):
         assert "all 12 trials have ended: 12 finished, 0 failed" in shown
         assert str(tmp_path / "quickstart" / "report" / "index.html") in shown
@@ -362,7 +365,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path, capsys):
     other.write_text(QUICKSTART.read_text().replace("seeds = [1, 2, 3]", "seeds = [4]"))
     with folder.lock():
         assert main(["run", str(other), "--storage", str(tmp_path)]) == 2
-    assert "in use by process" in capsys.readouterr().err
+    assert "in use by `run`, process" in capsys.readouterr().err
     assert folder.study().seeds == [1, 2, 3], "the study at work is not overwritten"
 
 
@@ -450,4 +453,4 @@ def test_evaluate_leaves_a_folder_in_use_alone(trained, capsys):
     folder, _ = trained
     with folder.lock():
         assert main(["evaluate", str(folder.path), "s1", "--protocol", "knn"]) == 2
-    assert "in use by process" in capsys.readouterr().err
+    assert "in use by `run`, process" in capsys.readouterr().err

@@ -143,7 +143,7 @@ def serving(run: Path, port: int) -> Iterator[ThreadingHTTPServer]:
 def _state(folder: RunFolder) -> list[object]:
     """Return what changes whenever the page would."""
     files = ("study.toml", "suggestions.jsonl", "epochs.jsonl", "trials.jsonl", "sessions.jsonl")
-    found: list[object] = [folder.is_locked()]
+    found: list[object] = [folder.is_running()]
     for name in files:
         with suppress(FileNotFoundError):
             stat = (folder.path / name).stat()

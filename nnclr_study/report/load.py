@@ -63,7 +63,7 @@ def load(folder: RunFolder) -> Tables:
         folder.trials(),
         folder.epochs(),
         folder.sessions(),
-        locked=folder.is_locked(),
+        locked=folder.is_running(),
     )
 
 

@@ -38,7 +38,7 @@ from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion,
 from nnclr_study.study.spec import Study, incomparable, load_study
 
 ASKING_SECONDS = 0.5
-"""Far longer than `RunFolder.is_locked` holds a lock."""
+"""Far longer than `RunFolder.is_running` holds a lock."""
 
 
 class RunFolder:
@@ -168,7 +168,7 @@ class RunFolder:
         return checkpoint_file(self.checkpoints, trial_id)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, command: str = "run") -> Iterator[None]:
         """Hold the folder as its one writer; a lock left by a dead process does not count."""
         with _writing(self.path):
             file = (self.path / "lock").open("a+")
@@ -188,17 +188,18 @@ class RunFolder:
                 ) from None
             with _writing(self.path):
                 file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.write(f"`{command}`, process {os.getpid()} on {socket.gethostname()}")
                 file.flush()
             yield
 
-    def is_locked(self) -> bool:
-        """Tell whether a `run` is at work on the folder."""
+    def is_running(self) -> bool:
+        """Tell whether a `run` is at work on the folder, and not an `evaluate`."""
         try:
             with (self.path / "lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return not file.read().startswith("`evaluate`")
         except OSError:  # none, or none that this user may read
             return False
         return False

@@ -1,6 +1,8 @@
-"""What a user can mend, beneath what Ray Tune raises when a study ends before its time."""
+"""What a user can mend, beneath what is raised when a study ends before its time."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
 
@@ -9,6 +11,18 @@ from nnclr_study.study.provenance import masked
 
 NO_STORAGE = {errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS}
 GOES_ON = "what was recorded before is kept, and the same command goes on"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raise what a user can mend as itself, whatever Tune and Optuna have wrapped it in."""
+    try:
+        yield
+    except Exception as error:
+        cause = mendable(error)
+        if cause is None or cause is error:
+            raise
+        raise cause from None
 
 
 def mendable(error: BaseException) -> StudyError | None:

@@ -2,9 +2,7 @@
 
 import logging
 import re
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +10,7 @@ import ray
 from ray.util.state import list_nodes
 
 from nnclr_study.errors import ClusterError
+from nnclr_study.interrupts import held
 from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.resources import Node
 
@@ -22,10 +21,18 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
 
     Raises:
         ClusterError: there is none.
-        KeyboardInterrupt: at SIGTERM too, as clusters and containers end what they run.
     """
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with held():
+            _init(address, log_to_driver)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(address: str | None, log_to_driver: bool) -> None:
     local = {} if address else {"include_dashboard": True}
     try:
         if address and ":" in address:
@@ -40,12 +47,6 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
         raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(_not_joined(address, error)) from error
-    try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put in its own
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _not_joined(address: str | None, error: Exception) -> str:

@@ -23,7 +23,7 @@ from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import Study
 from nnclr_study.sweep import deaths
 from nnclr_study.sweep.aside import aside
-from nnclr_study.sweep.causes import mendable
+from nnclr_study.sweep.causes import told
 from nnclr_study.sweep.cluster import check_state_api, joined, resources
 from nnclr_study.sweep.mirror import Mirror
 from nnclr_study.sweep.nodes import alive
@@ -89,7 +89,7 @@ def run_study(
     asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
     images = _prepare(configs, how.data)
-    with joined(how.address), page as changed:
+    with told(), joined(how.address), page as changed:
         nodes = resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":
@@ -111,9 +111,9 @@ def run_study(
         again = [trial.id for trial in todo]
         with (
             Progress(console, study, folder, None if study.search else list(todo)) as progress,
-            aside(asked, progress.say) as told,
+            aside(asked, progress.say) as others,
         ):
-            trackers: list[Tracker] = [TensorBoard(folder.tensorboard), *told]
+            trackers: list[Tracker] = [TensorBoard(folder.tensorboard), *others]
             recorder = Recorder(study, folder, again, session, mirror, progress, changed, trackers)
             room = Room(how.demand, placement, ready, progress)
             suggestions = Suggestions(trials, recorder, room)
@@ -128,29 +128,18 @@ def run_study(
                 nccl=placement.gpus_per_worker > 0
                 and any(key.startswith("accelerator_type:") for node in nodes for key in node),
             )
-            _fit(
-                tuner(
-                    _trainable(job),
-                    suggestions,
-                    recorder,
-                    f"session-{number}",
-                    job.ray_storage,
-                    reuse=placement.runner == "in-process",
-                    # A cluster of ours has no others that could hold anything.
-                    others=[Waiting(placement, progress)] if how.address else [],
-                )
-            )
-
-
-def _fit(study: tune.Tuner) -> None:
-    """Run to the end; what a user can mend is raised as itself, and not as Tune wraps it."""
-    try:
-        study.fit()
-    except tune.TuneError as error:
-        cause = mendable(error)
-        if cause is None:
-            raise
-        raise cause from None
+            tuner(
+                _trainable(job),
+                suggestions,
+                recorder,
+                f"session-{number}",
+                job.ray_storage,
+                reuse=placement.runner == "in-process",
+                # A cluster of ours has no others that could hold anything.
+                others=[Waiting(placement, progress)] if how.address else [],
+            ).fit()
+            if recorder.running:
+                raise KeyboardInterrupt  # at SIGUSR1, Tune ends its trials and says nothing
 
 
 def _trainable(job: Job) -> Any:

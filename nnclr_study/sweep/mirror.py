@@ -173,7 +173,10 @@ class Mirror:
                     self.end(row, rows[-1] if rows else None)
         for shown in trials:
             if shown.state == TrialState.RUNNING and shown.user_attrs.get("trial_id") is None:
-                self.study.tell(shown.number, state=TrialState.FAIL)  # asked for and never begun
+                # Asked for and never begun.
+                self.study.tell(shown.number, state=TrialState.FAIL)
+                if point := shown.system_attrs.get("fixed_params"):
+                    self.study.enqueue_trial(point)
 
     def _add(self, trial: Trial, row: TrialRow | None, rows: list[EpochRow]) -> None:
         params, space = params_of(trial, self._search.space if self._search else {})
@@ -277,7 +280,9 @@ def _journal(path: Path) -> JournalFileBackend:
     By itself Optuna (5.0) waits for such a writer's lock for ever where its path is relative, and
     reads nothing beyond half a line. What is cut with one comes again from the rows.
     """
-    lock = JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS)
+    lock, link = JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS), Path(f"{path}.lock")
+    if link.is_symlink() and not link.exists():
+        link.unlink()  # Optuna's own kind of lock, of a program that was given a relative path
     lock.acquire()
     try:
         with suppress(FileNotFoundError), path.open("rb") as lines:

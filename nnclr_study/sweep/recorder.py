@@ -64,7 +64,8 @@ class Recorder(Callback):  # type: ignore[misc]
         before = sum(row.seconds for t in counted for row in self._epochs.get(t, []))
         self._spent = spent(len(ended), ended, self._sessions[:-1], before)
         """By trials that have ended; the hours are those of earlier calls."""
-        self._running: set[str] = set()
+        self.running: set[str] = set()
+        """Ids of trials that have begun and not ended."""
         self._over: str | None = None
 
     def __reduce__(self) -> Any:
@@ -74,7 +75,7 @@ class Recorder(Callback):  # type: ignore[misc]
     def begin(self, trial: Trial) -> None:
         """Note a trial that Tune is about to start."""
         self._trials[trial.id] = trial
-        self._running.add(trial.id)
+        self.running.add(trial.id)
         self._mirror.begin(trial)
         self._progress.planned(trial, len(self._epochs.get(trial.id, [])))
 
@@ -87,9 +88,9 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def spent(self) -> Spent:
         """Count what the study has taken until now, running trials included."""
-        gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in self._running)
+        gpu_seconds = sum(self._gpu_seconds(trial_id) for trial_id in self.running)
         return Spent(
-            trials=self._spent.trials + len(self._running),
+            trials=self._spent.trials + len(self.running),
             hours=self._spent.hours + (monotonic() - self._begun) / 3600,
             gpu_hours=self._spent.gpu_hours + gpu_seconds / 3600,
             errors=self._spent.errors,
@@ -170,7 +171,7 @@ class Recorder(Callback):  # type: ignore[misc]
             ended_at=self._now(),
         )
         self._folder.append_trial(row)
-        self._running.discard(trial_id)
+        self.running.discard(trial_id)
         self._spent = replace(
             self._spent,
             trials=self._spent.trials + 1,

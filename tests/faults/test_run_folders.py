@@ -328,7 +328,7 @@ def test_a_second_run_ends_with_who_has_the_first(tmp_path, capsys):
         assert held.wait(20)
         assert main(words) == 2
         said = capsys.readouterr().err
-        assert f"in use by process {other.pid} on {socket.gethostname()}; wait" in said
+        assert f"in use by `run`, process {other.pid} on {socket.gethostname()}; wait" in said
     finally:
         other.kill()
         other.join()
@@ -363,4 +363,4 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", none)
     with pytest.raises(RunFolderError, match=r"No locks available; .*--storage"), folder.lock():
         pass
-    assert not folder.is_locked()
+    assert not folder.is_running()

@@ -37,7 +37,7 @@ def test_seconds_count_the_epochs_of_a_trial_that_is_not_over(tmp_path):
     assert math.isnan(seconds[2])
 
 
-def test_a_begun_trial_runs_while_the_folder_is_locked(tmp_path):
+def test_a_begun_trial_runs_while_the_folder_is_running(tmp_path):
     folder = make_run(tmp_path, study_text("", seeds=[1]), lambda trial: 2)
     assert load(folder).trials["status"].tolist() == ["interrupted"]
     with folder.lock():

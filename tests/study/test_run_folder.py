@@ -134,23 +134,32 @@ def hold(folder, held, release):
 
 
 def test_a_second_run_is_refused_and_told_by_whom(folder):
-    assert not folder.is_locked()
+    assert not folder.is_running()
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()
     other = spawn.Process(target=hold, args=(folder, held, release))
     other.start()
     try:
         assert held.wait(20)
-        assert folder.is_locked()
+        assert folder.is_running()
         with pytest.raises(RunFolderError, match=f"process {other.pid} on "), folder.lock():
             pass
     finally:
         other.kill()  # as a crash would: the lock goes with its process
         other.join()
-    assert not folder.is_locked()
+    assert not folder.is_running()
     with folder.lock():
-        assert folder.is_locked()
-    assert not folder.is_locked()
+        assert folder.is_running()
+    assert not folder.is_running()
+
+
+def test_an_evaluate_is_no_run(folder):
+    with folder.lock("evaluate"):
+        assert not folder.is_running()
+        with pytest.raises(RunFolderError, match="in use by `evaluate`, process"), folder.lock():
+            pass
+    with folder.lock():
+        assert folder.is_running()
 
 
 def test_evaluations_come_back_by_trial_protocol_and_epoch(folder):
@@ -248,7 +257,7 @@ def test_who_only_asks_whether_a_run_is_at_work_keeps_none_out(folder):
         fcntl.flock(asking, fcntl.LOCK_SH)
         Timer(0.1, asking.close).start()
         with folder.lock():
-            assert folder.is_locked()
+            assert folder.is_running()
 
 
 def test_a_search_s_trials_are_those_it_began(tmp_path):

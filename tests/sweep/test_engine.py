@@ -120,8 +120,9 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     small.write_text(STUDY.replace("epochs = 4", "epochs = 50"))
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     ended = tmp_path / "runs" / "small" / "trials.jsonl"
-    # As clusters and containers end what they run.
+    # As clusters and containers end what they run, and as SLURM warns of the end.
     interrupt(small, tmp_path, signal.SIGTERM, lambda: epochs.exists() and _lines(epochs) > 10)
+    interrupt(small, tmp_path, signal.SIGUSR1, lambda: _lines(epochs) > 30)
     interrupt(small, tmp_path, signal.SIGINT, lambda: ended.exists() and _lines(epochs) > 110)
     before = RunFolder.open(tmp_path / "runs" / "small")
     finished = before.trials()
@@ -145,7 +146,7 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     again = call("run", small, cwd=tmp_path)
     assert again.returncode == 0
     assert "all 4 trials have ended: 4 finished" in again.stdout
-    assert len(before.sessions()) == 3, "nothing was started"
+    assert len(before.sessions()) == 4, "nothing was started"
 
 
 def test_a_trial_that_fails_is_a_row_and_the_others_go_on(small, tmp_path):

@@ -415,3 +415,20 @@ def test_a_writer_that_died_leaves_nothing_that_lasts(tmp_path, monkeypatch, lef
         (t.values, t.params, t.user_attrs) for t in before
     ]
     assert states(again) == [TrialState.COMPLETE] * 3
+
+
+def test_a_lock_of_a_program_that_knew_another_way_here_is_given_up(tmp_path):
+    study, folder = folder_of(GOOD, tmp_path)
+    lock = Path(f"{folder.optuna}.lock")
+    lock.symlink_to("runs/good/optuna.journal")  # as Optuna's own are, from where it was started
+    Mirror(study, folder)
+    assert not lock.is_symlink()
+
+
+def test_a_point_that_was_asked_for_and_never_begun_is_asked_for_again(tmp_path):
+    study, folder = folder_of(SEARCH + "\n[[points]]\nqueue_size = 50\n", tmp_path)
+    for point in study.points:
+        Mirror(study, folder).study.enqueue_trial(point)
+    Mirror(study, folder).study.ask()  # and then it was killed
+    first, *_ = islice(searched(study, folder, Mirror(study, folder), []), 1)
+    assert study.points[0].items() <= first.condition.items()
