@@ -24,6 +24,10 @@ def setup(tables: Tables) -> dict[str, Any]:
         name: [session.versions.get(name) for session in used]
         for name in sorted({name for session in used for name in session.versions})
     }
+    told |= {
+        f"images of {name}": [session.images.get(name) for session in used]
+        for name in sorted({name for session in used for name in session.images})
+    }
     values = {what: list(dict.fromkeys(v for v in each if v)) for what, each in told.items()}
     return {
         "mixed": {what: each for what, each in values.items() if len(each) > 1},

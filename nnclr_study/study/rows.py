@@ -145,6 +145,8 @@ class Session(BaseModel):
     """Of the nnclr-study checkout, with '+changes' where it had uncommitted ones."""
     machine: str
     """That `run` was called on."""
+    images: dict[str, str] = {}
+    """What its trials saw: each data set's content, as a hash of pixels and labels."""
     cpus: float
     gpus: float
     nodes: int

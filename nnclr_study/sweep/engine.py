@@ -88,7 +88,7 @@ def run_study(
     """
     asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
-    images = _prepare(configs, how.data)
+    images, seen = _prepare(configs, how.data)
     with told(), joined(how.address), page as changed:
         nodes = resources()
         placement = place(how.demand, nodes)
@@ -105,7 +105,7 @@ def run_study(
             for said in _warm_start(study, mirror):
                 console.print(said, style="dim")
             trials = searched(study, folder, mirror, todo)
-        session = _session(study, placement, nodes)
+        session = _session(study, placement, nodes, seen)
         number = folder.append_session(session)
         console.print(_how(session), style="dim")
         again = [trial.id for trial in todo]
@@ -220,21 +220,25 @@ def _alike(study: Study, trial: Trial) -> bool:
         return False
 
 
-def _prepare(configs: Sequence[TrialConfig], data: Path) -> list[Path]:
-    """Prepare the images of trials, and return the folders in which they lie.
+def _prepare(configs: Sequence[TrialConfig], data: Path) -> tuple[list[Path], dict[str, str]]:
+    """Prepare the images of trials; return the folders in which they lie, and hashes of them.
 
     They are loaded once for every way in which trials differ in them, which may not work; so are
     their plug-ins.
     """
     sets = {(config.dataset, config.image_size) for config in configs}
-    found = [prepare(name, size, data.resolve()).path for name, size in sorted(sets)]
+    paths, seen = [], {}
+    for name, size in sorted(sets):
+        found = prepare(name, size, data.resolve())
+        paths += [found.path] if found.path else []
+        seen[f"{name}, {size} px"] = found.about(name)["sha256"][:16]
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
-        load_dataset(config, data)
+        load_dataset(config, data, paths)
     knobs = {"image_size", "encoder", "width", "aug_recipe", "aug_strength"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         check_plugins(config)
-    return [path for path in found if path is not None]
+    return paths, seen
 
 
 def _check_needs_no_gpu(study: Study) -> None:
@@ -251,13 +255,16 @@ def _check_needs_no_gpu(study: Study) -> None:
         )
 
 
-def _session(study: Study, placement: Placement, nodes: Sequence[Node]) -> Session:
+def _session(
+    study: Study, placement: Placement, nodes: Sequence[Node], images: dict[str, str]
+) -> Session:
     return Session(
         started_at=datetime.now(UTC),
         command=shlex.join(map(provenance.masked, ["nnclr-study", *sys.argv[1:]])),
         versions=provenance.versions(study.plugins),
         commit=provenance.commit(),
         machine=provenance.machine(),
+        images=images,
         cpus=sum(node.get("CPU", 0) for node in nodes),
         gpus=sum(node.get("GPU", 0) for node in nodes),
         nodes=len(nodes),

@@ -135,7 +135,7 @@ def _run(
         if job.store:
             job.store.get(f"checkpoints/{saved.name}", saved)
         resume = checkpoint.resume(saved, config)
-        data = load_dataset(config, job.data)
+        data = load_dataset(config, job.data, job.images)
         if resume is not None:
             show(resume)
             for row in resume.rows:

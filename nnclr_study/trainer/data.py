@@ -1,5 +1,6 @@
 """The images of a trial: which are labelled, which are val, and the order of the batches."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,16 +20,22 @@ DIGITS_SHARES = (500 / 1797, 500 / 1297)
 """Of all digits that are test; and of the others that are labelled."""
 
 
-def load_dataset(config: TrialConfig, folder: Path) -> Dataset:
-    """Return the images of a trial; `folder` holds data sets that are not embedded.
+def load_dataset(config: TrialConfig, folder: Path, among: Sequence[Path] = ()) -> Dataset:
+    """Return the images of a trial.
 
     Where a data set has no unlabelled images, they are the labelled train images that are not
     val.
 
+    Args:
+        config: of the trial.
+        folder: holds data sets that are not embedded.
+        among: prepared sets that it is taken from if it is one of them, whatever has been
+            prepared since.
+
     Raises:
         DataError: the images cannot be had, or are too few for a batch or for val.
     """
-    found = _prepared(config.dataset, config.image_size, folder)
+    found = _prepared(config.dataset, config.image_size, folder, tuple(among))
     if config.dataset == "digits":
         labelled, test, unlabelled = _digits(found)
     else:
@@ -74,8 +81,8 @@ def batches(count: int, size: int, steps: range, seed: int, name: str) -> Tensor
 
 
 @lru_cache(maxsize=1)
-def _prepared(name: str, image_size: int, folder: Path) -> Prepared:
-    return prepared(name, image_size, folder)
+def _prepared(name: str, image_size: int, folder: Path, among: tuple[Path, ...]) -> Prepared:
+    return prepared(name, image_size, folder, among)
 
 
 def _digits(found: Prepared) -> tuple[Split, Split, Images | None]:

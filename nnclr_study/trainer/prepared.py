@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,14 +83,23 @@ class Prepared(NamedTuple):
         return _about(name, self.classes, self.pixels, self.labels)
 
 
-def prepared(name: str, image_size: int, data: Path) -> Prepared:
-    """Return a data set as it was prepared last, here and now if it never was.
+def prepared(name: str, image_size: int, data: Path, among: Sequence[Path] = ()) -> Prepared:
+    """Return a data set that is prepared, here and now if it never was.
+
+    Args:
+        name: as `TrialConfig.dataset`.
+        image_size: side of the images.
+        data: folder whose `prepared` folder holds it; what was asked for last counts.
+        among: `Prepared.path` of some sets, which come before.
 
     Raises:
         DataError: it has to be prepared and cannot be.
     """
     if name == "digits":
         return _in_memory(digits(image_size), image_size)
+    for path in among:
+        if path.name.rpartition("-")[0] == _stem(name, image_size):
+            return Prepared.at(path)
     known = sorted(
         (data / "prepared").glob(f"{_stem(name, image_size)}-*/about.json"),
         key=lambda about: about.stat().st_mtime_ns,

@@ -133,10 +133,12 @@ def no_baseline(path):
 
 
 def mixed_commits(path):
-    """The second seed was trained by another commit, on another machine, with another torch."""
+    """The second seed was trained by another commit, elsewhere, on images that had changed."""
     folder = make_run(path, study_text("queue_size = [0, 500]"), lambda trial: None)
+    (folder.path / "sessions.jsonl").unlink()
+    folder.append_session(made_session(images={"digits, 32 px": "0123456789abcdef"}))
     later = {"commit": "f" * 40, "machine": "Linux 5.4 aarch64", "versions": {"torch": "2.10.0"}}
-    folder.append_session(made_session(**later))
+    folder.append_session(made_session(**later, images={"digits, 32 px": "f" * 16}))
     for trial in plan_trials(folder.study()):
         value = column(int(trial.config.queue_size > 0), 0.85)[trial.config.seed - 1]
         write_trial(folder, trial, value, session=int(trial.config.seed == 2))

@@ -19,6 +19,7 @@ def test_commit_machine_device_and_versions_are_told_where_they_differ(tmp_path)
         "commit": ["0123456789abcdef0123456789abcdef01234567", "f" * 40],
         "machine": ["Linux 6.1 x86_64", "Linux 5.4 aarch64"],
         "torch": ["2.9.0", "2.10.0"],
+        "images of digits, 32 px": ["0123456789abcdef", "f" * 16],
     }
 
 

@@ -54,7 +54,9 @@ def test_a_plug_in_that_breaks_its_contract_ends_a_study_before_its_first_trial(
         TrialConfig(dataset="digits", batch_size=8, labelled_batch_size=4, encoder=encoder)
         for encoder in ("conv4", "plugin:mine")
     ]
-    assert engine._prepare(configs[:1], tmp_path) == []
+    paths, seen = engine._prepare(configs[:1], tmp_path)
+    assert paths == []
+    assert seen["digits, 32 px"].isalnum()
     with pytest.raises(PluginError, match=r"of my-plugins 1\.0 must return a torch\.nn\.Module"):
         engine._prepare(configs, tmp_path)
     sys.modules.pop("my_plugins")

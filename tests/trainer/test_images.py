@@ -123,6 +123,18 @@ def test_it_is_prepared_once_and_anew_when_it_has_changed(folder, tmp_path, monk
         prepare("folder:birds", 64, tmp_path)
 
 
+def test_a_trial_keeps_to_the_images_of_its_study_whatever_is_prepared_meanwhile(folder, tmp_path):
+    first = prepare("folder:birds", 32, tmp_path)
+    before = load_dataset(birds(), tmp_path, [first.path]).test.images[:]
+    picture(77).save(next((folder / "test").rglob("*.png")))
+    second = prepare("folder:birds", 32, tmp_path)
+    again = load_dataset(birds(), tmp_path, [tmp_path / "prepared" / "other-32px-0", first.path])
+    assert torch.equal(again.test.images[:], before)
+    assert not torch.equal(
+        load_dataset(birds(), tmp_path, [second.path]).test.images[:], before
+    ), "it did change"
+
+
 def test_one_process_prepares_and_an_interrupted_one_leaves_nothing_half(folder, tmp_path):
     bad = folder / "train" / "owl" / "zz.png"
     bad.write_bytes(b"no image")
