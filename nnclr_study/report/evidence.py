@@ -7,11 +7,11 @@ trials that ended, and nothing that is large.
 
 import csv
 import json
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
@@ -71,7 +71,7 @@ def restore(path: Path, storage: Path) -> RunFolder:
             f"{place} is there already: `run` goes on with it; move it away, or choose another "
             "folder with --storage"
         )
-    part = RunFolder.create(storage / f".{read.study.name}.part-{os.getpid()}")
+    part = RunFolder.create(storage / f".{read.study.name}.part-{uuid4().hex}")
     try:
         _write(read, part.keep(read.study))
         part.path.rename(place)

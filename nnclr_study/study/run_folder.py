@@ -331,7 +331,10 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file that is either the old one or the new one, never half."""
     part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # another writer has its own
     try:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # before it takes the old one's place
         part.replace(path)
     except OSError:
         with suppress(OSError):
