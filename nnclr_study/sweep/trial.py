@@ -173,8 +173,13 @@ def reason(error: BaseException | None) -> str:
     error = _root(error)
     if lacked := lack(error):
         return lacked
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+    name, lines = type(error).__name__, str(error).strip().splitlines()
+    if not lines:
+        return name
+    said = lines[-1]
+    if type(error).__module__.startswith("torch"):  # ends with advice to its developers
+        said = next((line for line in lines if not line.endswith(":")), said)
+    return f"{name}: {said.strip()}"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import InternalTorchDynamoError
 
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.sweep import trial
@@ -59,6 +60,13 @@ def test_what_is_said_of_lacking_memory_has_the_figure_and_the_way_out():
 def test_other_errors_are_told_as_they_are(other):
     assert lack(other) is None
     assert reason(other) == f"{type(other).__name__}: {other}"
+
+
+def test_of_what_torch_says_the_cause_counts_and_not_its_advice():
+    advice = "Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace"
+    cause = "No working C++ compiler found in ('g++',)"
+    error = InternalTorchDynamoError(f"backend='inductor' raised:\n{cause}\n\n{advice}")
+    assert reason(error) == f"InternalTorchDynamoError: {cause}"
 
 
 @pytest.fixture
