@@ -22,11 +22,20 @@ float32 the convolutions pass the product that stands for the peak:
      96 px  float32     682 GFLOP  peak    217 GFLOP/s  floor  3.135 s  step  2.593 s  121%
      96 px  bf16        682 GFLOP  peak    907 GFLOP/s  floor  0.752 s  step  1.216 s   62%
 
-The day before, the neighbours busy, that machine's bf16 peak was 410 GFLOP/s and the step of then
-at 70 % of it.
+Intel Xeon with AVX-512 bf16 and without AMX, 2026-11-26, median of 5. Its bf16 product is slower
+than its float32 one, as `nnclr-study doctor` says:
 
-The target of 75 % of the bf16 peak at 96 px is not met. On AMX it cannot be with these kernels:
-the library's convolutions alone, called as the step calls them, leave 47 %.
+     32 px  float32      62 GFLOP  peak    307 GFLOP/s  floor  0.204 s  step  0.373 s   55%
+     32 px  bf16         62 GFLOP  peak    169 GFLOP/s  floor  0.370 s  step  0.538 s   69%
+     96 px  float32     682 GFLOP  peak    322 GFLOP/s  floor  2.120 s  step  3.311 s   64%
+     96 px  bf16        682 GFLOP  peak    167 GFLOP/s  floor  4.074 s  step  4.840 s   84%
+
+On the AMD machine the day before, its neighbours busy, the bf16 peak was 410 GFLOP/s and
+the step of then at 70 % of it.
+
+The target of 75 % of the bf16 peak at 96 px is met where bf16 is of no use, and missed on the two
+others. On AMX it cannot be met with these kernels: the library's convolutions alone, called as
+the step calls them, leave 47 %.
 """
 
 import argparse

@@ -101,14 +101,14 @@ def test_small_trials_share_the_gpus_of_nodes_that_have_some(small, tmp_path):
 def test_two_worker_trials_cross_nodes_and_more_of_them_than_fit_do_not_lock_up(small, tmp_path):
     wanted = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}, {"num_cpus": 1, "num_gpus": 1}
     with cluster(*wanted) as made:
-        small.write_text(STUDY.replace("epochs = 4", "epochs = 2"))
+        small.write_text(STUDY.replace("epochs = 4", "epochs = 2").replace("[1, 2]", "[1]"))
         words = ("--address", made.address, "--workers", "2", "--gpus-per-trial", "2")
         done = call("run", small, *words, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         folder = RunFolder.open(tmp_path / "runs" / "small")
         (session,) = folder.sessions()
         assert (session.workers, session.max_concurrent, session.runner) == (2, 1, "train")
-        assert len(folder.trials()) == 4
+        assert len(folder.trials()) == 2
         assert free(made, within=60) == 2
 
 
