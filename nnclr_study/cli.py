@@ -241,6 +241,8 @@ def run(
             how = How(demand, data, address, optuna_storage, tracker or (), store)
             send = partial(store.push, folder.path) if store else lambda: None
             run_study(study, folder, todo, how, out, Interim(folder.path, send))
+            if store:
+                store.pull(folder.path)
         known, ended = folder.planned(study), folder.trials()
         counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
         if not more:
@@ -250,8 +252,6 @@ def run(
             out.print(over)
         from nnclr_study.report.page import build_report
 
-        if store:
-            store.pull(folder.path)
         # Anew, even if nothing ran: a run may have been killed between its last row and its page.
         out.print(f"\n{build_report(folder.path).answer}")
         out.print(f"report: {folder.report / 'index.html'}")

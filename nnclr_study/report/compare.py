@@ -50,12 +50,10 @@ def _study(tables: Tables, place: int, runs: list[Tables]) -> dict[str, Any]:
     study, status, sessions = tables.study, tables.trials["status"], tables.sessions
     twice = sum(other.study.name == study.name for other in runs) > 1
     finished = tables.trials[status == "finished"]
-    versions = list(dict.fromkeys(name for session in sessions for name in session.versions))
-    images = list(dict.fromkeys(name for session in sessions for name in session.images))
+    names = list(dict.fromkeys(name for session in sessions for name in session.ran_with))
     ran_with = {
         "commit": [session.commit or "not from a checkout" for session in sessions],
-        **{name: [s.versions[name] for s in sessions if name in s.versions] for name in versions},
-        **{f"images of {n}": [s.images[n] for s in sessions if n in s.images] for n in images},
+        **{name: [s.ran_with[name] for s in sessions if name in s.ran_with] for name in names},
         "machine": [session.machine for session in sessions],
         "hardware": [
             f"{s.nodes} {'node' if s.nodes == 1 else 'nodes'}, {s.cpus:g} CPUs, {s.gpus:g} GPUs"

@@ -21,12 +21,8 @@ def setup(tables: Tables) -> dict[str, Any]:
         "device": ended["device"].tolist(),
     }
     told |= {
-        name: [session.versions.get(name) for session in used]
-        for name in sorted({name for session in used for name in session.versions})
-    }
-    told |= {
-        f"images of {name}": [session.images.get(name) for session in used]
-        for name in sorted({name for session in used for name in session.images})
+        name: [session.ran_with.get(name) for session in used]
+        for name in sorted({name for session in used for name in session.ran_with})
     }
     values = {what: list(dict.fromkeys(v for v in each if v)) for what, each in told.items()}
     return {

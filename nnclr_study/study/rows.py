@@ -154,3 +154,8 @@ class Session(BaseModel):
     workers: int
     gpus_per_trial: float
     max_concurrent: int
+
+    @property
+    def ran_with(self) -> dict[str, str]:
+        """Versions and images, each by the name that a report gives it."""
+        return self.versions | {f"images of {name}": seen for name, seen in self.images.items()}

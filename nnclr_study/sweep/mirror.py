@@ -282,7 +282,8 @@ def _journal(path: Path) -> JournalFileBackend:
     """
     lock, link = JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS), Path(f"{path}.lock")
     if link.is_symlink() and not link.exists():
-        link.unlink()  # Optuna's own kind of lock, of a program that was given a relative path
+        # Optuna's own kind of lock, of a program that was given a relative path.
+        link.unlink(missing_ok=True)
     lock.acquire()
     try:
         with suppress(FileNotFoundError), path.open("rb") as lines:
