@@ -14,6 +14,10 @@ from nnclr_study.interrupts import held
 from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.resources import Node
 
+CRASHED_IN_FORK = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""What a `ray://` address answers when the process that Ray forks there for a client dies in
+gRPC's fork handlers (seen in Ray 2.60, `ev_epoll1_linux.cc`): a race, so another try is due."""
+
 
 @contextmanager
 def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
@@ -32,7 +36,7 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def _init(address: str | None, log_to_driver: bool) -> None:
+def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
     local = {} if address else {"include_dashboard": True}
     try:
         if address and ":" in address:
@@ -46,6 +50,8 @@ def _init(address: str | None, log_to_driver: bool) -> None:
     except SystemExit:  # what Ray makes of SIGTERM as it starts
         raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError) as error:
+        if tries > 1 and any(words in str(error) for words in CRASHED_IN_FORK):
+            return _init(address, log_to_driver, tries - 1)
         raise ClusterError(_not_joined(address, error)) from error
 
 

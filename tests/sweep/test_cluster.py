@@ -333,9 +333,26 @@ def wait_for_port(port, process):
     raise AssertionError(f"nobody listens at {port}")
 
 
+FIRST_CLIENT_IS_LOST = """
+import sys
+if "--mode=proxy" in sys.orig_argv:
+    from ray.util.client.server.proxier import ProxyManager
+    start, lost = ProxyManager.start_specific_server, []
+    def lose_one(*given):
+        if lost:
+            return start(*given)
+        lost.append(given)
+        return False
+    ProxyManager.start_specific_server = lose_one
+"""
+"""What a crash of gRPC in the process that Ray forks for a client looks like to that client."""
+
+
 def test_through_a_client_a_study_runs_on_the_cluster(small, tmp_path):
     port = free_port()
-    with started(tmp_path, ray_client_server_port=port) as env:
+    (tmp_path / "sitecustomize.py").write_text(FIRST_CLIENT_IS_LOST)
+    there = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(tmp_path)}
+    with started(tmp_path, there, ray_client_server_port=port) as env:
         words = ("--address", f"ray://127.0.0.1:{port}", "--storage", tmp_path / "there")
         done = call("run", small, *words, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
