@@ -440,7 +440,8 @@ def confirm(
         int | None, typer.Option(min=1, help="Of each trial; default: as in the run")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Study file; default: NAME_confirm.toml")
+        Path | None,
+        typer.Option("-o", "--output", help="File, and name; default: RUN_confirm.toml"),
     ] = None,
 ) -> None:
     """Write the study that trains a run's baseline and best again, on seeds it has not used.
@@ -455,7 +456,7 @@ def confirm(
     from nnclr_study.study.run_folder import RunFolder
 
     folder = RunFolder.open(run_folder)
-    study = confirmation(folder, best, seeds, epochs)
+    study = confirmation(folder, best, seeds, epochs, output.stem if output else None)
     path = output or Path(f"{study.name}.toml")
     try:
         if path.exists() and path.read_bytes() != study.text.encode():

@@ -197,6 +197,12 @@ def test_confirm_writes_a_study_once(run_folder, tmp_path, monkeypatch, capsys):
     assert main(["confirm", str(run_folder.path), "-k", "2", "--seeds", "4"]) == 0
     assert main(["confirm", str(run_folder.path), "-k", "1"]) == 2
     assert "is there already" in capsys.readouterr().err
+    # Another confirmation of the run is another study: they would share a run folder otherwise.
+    assert main(["confirm", str(run_folder.path), "-k", "1", "-o", "only_one.toml"]) == 0
+    assert load_study(tmp_path / "only_one.toml").name == "only_one"
+    assert main(["confirm", str(run_folder.path), "-k", "1", "-o", "only one.toml"]) == 2
+    assert "study.name = 'only one'" in capsys.readouterr().err
+    assert not (tmp_path / "only one.toml").exists()
 
 
 def test_confirm_says_that_the_best_may_change_yet(run_folder, tmp_path, monkeypatch, capsys):

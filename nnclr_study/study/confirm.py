@@ -18,18 +18,22 @@ BEST = 3
 
 
 def confirmation(
-    folder: RunFolder, best: int | None, seeds: int, epochs: int | None = None
+    folder: RunFolder,
+    best: int | None,
+    seeds: int,
+    epochs: int | None = None,
+    name: str | None = None,
 ) -> Study:
     """Return the study of a run's baseline and its `best` other conditions; None: up to `BEST`.
 
     Conditions are ranked by their mean val_probe_top1 over finished trials. The seeds are ones
     that the run has not used: the scores by which conditions were chosen flatter them. Trained
     for other `epochs` than the run's, trials cannot be held against those scores, which are then
-    left out.
+    left out. Without a `name` it is called as the run, and `_confirm`.
 
     Raises:
-        UsageError: fewer conditions have a finished trial, the baseline is no trial, or `epochs`
-            are given and varied.
+        UsageError: fewer conditions have a finished trial, the baseline is no trial, `epochs` are
+            given and varied, or `name` names no study.
         RunFolderError: a row is not one of ours.
     """
     study = folder.study()
@@ -71,7 +75,7 @@ def confirmation(
     other = epochs not in (None, there)
     used = {trial.config.seed for trial in planned} | {row.seed for row in ended.values()}
     fresh = list(islice((seed for seed in count(1) if seed not in used), seeds))
-    name = f"{study.name[:56]}_confirm"
+    name = name or f"{study.name[:56]}_confirm"
     lines = [
         f"# nnclr-study run {name}.toml",
         f"# The baseline of {study.name} and its best, chosen by their val_probe_top1 there"
