@@ -143,10 +143,15 @@ def _planned(study: Study, lines: list[dict[str, str]]) -> list[Trial]:
         found = [suggested_trial(study, number, each) for number, each in enumerate(params)]
     else:
         by_cell = {_cell(trial): trial for trial in plan_trials(study)}
-        found = [
-            by_cell.pop((*(_value(line[k]) for k in study.knobs), int(line["seed"])))
-            for line in lines
-        ]
+        found = []
+        for line in lines:
+            cell = (*(_value(line[k]) for k in study.knobs), int(line["seed"]))
+            if cell not in by_cell:
+                raise ValueError(
+                    f"trials.csv has {line['trial_id']}, whose condition and seed study.toml does "
+                    "not name, or has them twice"
+                )
+            found.append(by_cell.pop(cell))
     pairs = zip(found, lines, strict=True)
     return [replace(trial, id=line["trial_id"]) for trial, line in pairs]
 

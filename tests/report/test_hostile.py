@@ -181,6 +181,16 @@ def test_spoilt_evidence_is_refused(tmp_path, name, spoil):
         load_any(home)
 
 
+def test_evidence_of_a_trial_that_its_study_does_not_name_is_refused_by_its_id(tmp_path):
+    home = evidence(tmp_path)
+    study = home / "study.toml"
+    study.write_text(study.read_text().replace("seeds = [1", "seeds = [99"))
+    with pytest.raises(
+        RunFolderError, match=r"trials.csv has \S*_s1_\S*, whose condition and seed"
+    ):
+        load_any(home)
+
+
 @pytest.mark.parametrize("name", ["epochs.csv", "environment.json"])
 def test_evidence_that_lacks_a_file_is_refused(tmp_path, name):
     home = evidence(tmp_path)
