@@ -46,7 +46,7 @@ def test_every_shipped_study_plans_under_its_own_name(path):
 QUESTIONS = {
     *("quickstart", "queue_size", "temperature", "augmentation", "width", "four_way"),
     *("queue_size_x_temperature", "stl10_keras_example", "paper", "cifar10_resnet18"),
-    *("cifar10_queue_size", "cifar10_search", "cifar10_search_confirm"),
+    *("cifar10_queue_size", "cifar10_search", "cifar10_longer", "cifar10_search_confirm"),
 }
 
 
