@@ -250,16 +250,34 @@ def _proxies(analysis: dict[str, Any]) -> Finding:
     if not free:
         return Finding("")
     first = max(free, key=lambda score: score["across"]["rho"])
-    across, interval = first["across"], first["across"]["interval"]
-    behind = f"95 % CI {interval[0]:.2f} to {interval[1]:.2f}; " if interval else ""
+    nearest = f"({_rho(first['across'])}; n = {first['across']['n']} conditions)"
+    if first["across"]["rho"] > 0:
+        text = (
+            f"Of the scores without labels {first['score']} ranks conditions most as "
+            f"test_probe_top1 does {nearest}. "
+        )
+    else:
+        text = (
+            "No score without labels ranks conditions as test_probe_top1 does; "
+            f"{first['score']} comes nearest {nearest}. "
+        )
+    backwards = [
+        f"{score['score']} ({_rho(score['across'])})"
+        for score in free
+        if score["across"]["rho"] < 0 and (score["across"]["interval"] or [-1, -1])[1] < 0
+    ]
+    if backwards:
+        text += f"Backwards: {listed(backwards)}. "
     lost = [f"{points(score['cost'])} by {score['score']}" for score in free if score["cost"] > 0]
-    text = (
-        f"Of the scores without labels {first['score']} ranks conditions most as test_probe_top1 "
-        f"does (rho {across['rho']:.2f}; {behind}n = {across['n']} conditions). "
-    )
     text += (
         f"Choosing by one loses against the best: {listed(lost)}."
         if lost
         else "Each of them picks the condition that is best on test."
     )
     return Finding(text, "hint", found)
+
+
+def _rho(told: dict[str, Any]) -> str:
+    interval = told["interval"]
+    behind = f"; 95 % CI {interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
+    return f"rho {told['rho']:.2f}{behind}"

@@ -69,6 +69,13 @@ def test_values_within_a_decade_stand_where_they_are(tmp_path):
     assert not figure.layout.shapes
 
 
+def test_values_that_nearly_meet_leave_room_at_the_edges(tmp_path):
+    figure = drawn(tmp_path, "queue_size = [500, 10_000, 10_050]")
+    least, *_, most = figure.layout.xaxis.tickvals
+    low, high = figure.layout.xaxis.range
+    assert least - low == pytest.approx(high - most) == pytest.approx((most - least) / 50)
+
+
 def test_a_saturation_is_a_band_on_the_axis_of_the_doses(tmp_path):
     tables = tables_of(tmp_path, q500=BASE, q1000=HIGH, q10000=HIGH)
     found = {"saturation": 1_000.0, "saturation_interval": [700.0, 2_000.0], "saturated": True}

@@ -125,6 +125,20 @@ def test_the_interval_is_bonetts_and_wrights():
     assert spearman([1, 1, 1, 1], [1, 2, 3, 4], 4) is None
 
 
+def test_the_page_says_that_no_score_could_choose(tables):
+    order = {0.5: 3, 0.52: 4, 0.54: 1, 0.56: 2, 0.58: 0}
+    backwards = {"rankme": lambda top1: -top1, "c_acc": lambda top1: order[round(top1, 2)]}
+    backwards |= {"alignment": lambda top1: top1, "uniformity": lambda top1: top1}
+    trials = tables.trials[tables.trials["seed"] == 1]
+    epochs = tables.epochs[tables.epochs["trial_id"].isin(trials["trial_id"])]
+    one_seed = replace(tables, trials=trials, epochs=epochs)
+    said = find(analyse(scored(one_seed, **backwards)))["proxies"].text
+    assert said.startswith(
+        "No score without labels ranks conditions as test_probe_top1 does; c_acc"
+    )
+    assert "Backwards: rankme (rho -1.00), alignment (rho -1.00) and uniformity (rho" in said
+
+
 def test_the_page_says_which_score_could_choose(tables):
     asked = scored(tables, rankme=lambda top1: 100 * top1, c_acc=lambda top1: 1 - top1)
     analysis = analyse(asked)
@@ -132,6 +146,7 @@ def test_the_page_says_which_score_could_choose(tables):
     said = findings["proxies"].text
     assert said.startswith("Of the scores without labels rankme ranks conditions most as test")
     assert "n = 5 conditions" in said and "loses against the best: 8.0 points by c_acc" in said
+    assert "Backwards: c_acc (rho -1.00). " in said
     (section,) = [s for s in sections(asked, analysis, findings) if s.key == "proxies"]
     assert section.data["picks"].tolist()[:2] == ["queue_size 10,000", "queue_size 0"]
     across, within = (trace for trace in section.figure.data if trace.name)

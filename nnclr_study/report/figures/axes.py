@@ -22,8 +22,10 @@ class Axis:
 
     @property
     def step(self) -> float:
-        """The least distance of two values."""
-        return min((b - a for a, b in pairwise(sorted(self.places.values()))), default=1.0)
+        """The least distance of two values; where they nearly meet, of what can be told apart."""
+        places = sorted(self.places.values())
+        least = min((b - a for a, b in pairwise(places)), default=1.0)
+        return max(least, (places[-1] - places[0]) / 25)
 
 
 def axis_of(values: Sequence[Value | None]) -> Axis:
