@@ -47,6 +47,7 @@ QUESTIONS = {
     *("quickstart", "queue_size", "temperature", "augmentation", "width", "four_way"),
     *("queue_size_x_temperature", "stl10_keras_example", "paper", "cifar10_resnet18"),
     *("cifar10_queue_size", "cifar10_search", "cifar10_longer", "cifar10_search_confirm"),
+    "cifar10_no_queue",
 }
 
 
