@@ -264,7 +264,7 @@ def _proxies(analysis: dict[str, Any]) -> Finding:
     backwards = [
         f"{score['score']} ({_rho(score['across'])})"
         for score in free
-        if score["across"]["rho"] < 0 and (score["across"]["interval"] or [-1, -1])[1] < 0
+        if max(score["across"]["interval"] or [score["across"]["rho"]]) < 0
     ]
     if backwards:
         text += f"Backwards: {listed(backwards)}. "
