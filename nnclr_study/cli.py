@@ -303,11 +303,10 @@ def status(
 
     Example: nnclr-study status runs/quickstart
     """
-    from nnclr_study.aligned import aligned
     from nnclr_study.study.budget import spent_of
-    from nnclr_study.study.plan import condition_label
     from nnclr_study.study.progress import progress
     from nnclr_study.study.run_folder import RunFolder
+    from nnclr_study.summaries import status_table
 
     folder = RunFolder.open(run_folder)
     study = folder.study()
@@ -329,17 +328,7 @@ def status(
         ]
         _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
         return
-    lines = [("condition", "seed", "status", "epochs")]
-    for cell in cells:
-        config = cell.trial.config
-        done = f"{cell.epochs_done} of {config.epochs}"
-        lines.append((condition_label(cell.trial.condition), str(config.seed), cell.status, done))
-    stdout.write(aligned(lines, right=("epochs",)))
-    for cell in cells:
-        if cell.status == "failed":
-            error = ended[cell.trial.id].error or ""
-            said = error if error.isprintable() else ascii(error)
-            stdout.write(f"{cell.trial.id}: {said}\n")
+    stdout.write(status_table(cells, ended))
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
     if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
@@ -600,6 +589,7 @@ def evaluate(
     with held():
         from nnclr_study.evaluation import of_export, of_file, of_trial
         from nnclr_study.study.config import images_config
+        from nnclr_study.summaries import score_line
 
     wanted = protocol or []
     if is_file:
@@ -616,16 +606,8 @@ def evaluate(
     for told, before, supervised in results:
         if as_json:
             _print_json(told)
-            continue
-        gain = ""
-        if supervised is not None:
-            points = 100 * (told["test_top1"] - supervised)
-            gain = f"  {points:+.1f} points on test over never pretrained"
-        took = "scored before" if before else f"{told['seconds']:.0f} s"
-        out.print(
-            f"{told['protocol']:<14} {told['labels']:>7,} labels  val {told['val_top1']:6.1%}  "
-            f"test {told['test_top1']:6.1%}  {took}{gain}"
-        )
+        else:
+            out.print(score_line(told, before, supervised))
 
 
 @app.command(name="data")
@@ -652,6 +634,7 @@ def prepare_data(
 
     config = images_config(name, image_size)
 
+    from nnclr_study.summaries import parts_table
     from nnclr_study.trainer.contact_sheet import contact_sheet
     from nnclr_study.trainer.prepared import prepare
 
@@ -662,17 +645,7 @@ def prepare_data(
     if as_json:
         _print_json(about)
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("part", "images", "MB", "images of a class"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    for part, facts in about["parts"].items():
-        of_class = facts["images_of_class"]
-        balance = "unlabelled"
-        if of_class is not None:
-            least, most = min(of_class), max(of_class)
-            balance = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        table.add_row(part, f"{facts['images']:,}", f"{facts['bytes'] / 1e6:,.1f}", balance)
-    out.print(table)
+    out.print(parts_table(about["parts"]))
     classes = found.classes
     shown = ", ".join(classes[:10]) + (", .." if len(classes) > 10 else "")
     out.print(f"{len(classes)} classes: {shown}")
