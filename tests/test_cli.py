@@ -2,10 +2,12 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
+import nnclr_study
 from nnclr_study.cli import main
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
@@ -50,6 +52,15 @@ def run_folder(tmp_path):
     failure = {"error": "MemoryError: [red]12 GiB[/red] :x:", "val_probe_top1": None}
     folder.append_trial(ended(failed, "failed").model_copy(update=failure))
     return folder
+
+
+def test_python_dash_m_runs_the_command_line(capsys, monkeypatch):
+    for argv, code in ((["--version"], 0), (["status", "/nowhere"], 2)):
+        monkeypatch.setattr("sys.argv", ["nnclr_study", *argv])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("nnclr_study", run_name="__main__")
+        assert end.value.code == code
+    assert capsys.readouterr().out == f"nnclr-study {nnclr_study.__version__}\n"
 
 
 def test_help_names_every_command(capsys):
