@@ -1,5 +1,6 @@
 """The pages of docs/ say what is so: links, commands, flags and what is written from the code."""
 
+import importlib
 import json
 import re
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
+import yaml
 from PIL import Image
 
 import nnclr_study
@@ -84,6 +86,32 @@ def test_its_links_lead_somewhere(page):
 def test_the_index_names_every_page():
     linked = re.findall(r"\]\((\w+\.md)\)", (DOCS / "index.md").read_text())
     assert {*linked, "index.md"} == {page.name for page in PAGES}
+
+
+def test_every_page_is_in_the_navigation_of_the_site_once():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    paths = [path for section in site["nav"] for path in nav_paths(section)]
+    pages = [path for path in paths if not path.startswith("repository/")]
+    assert sorted(pages) == [page.name for page in PAGES]
+    for path in set(paths) - set(pages):
+        assert (ROOT / path.removeprefix("repository/")).is_file(), path
+    assert site["theme"]["font"] is False, "no page may load fonts from another host"
+
+
+def nav_paths(entry):
+    for value in entry.values():
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from (path for each in value for path in nav_paths(each))
+
+
+def test_the_api_page_lists_the_whole_api():
+    listed = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), flags=re.M)
+    for name in listed:
+        module, _, last = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), last), name
+    assert {f"nnclr_study.{name}" for name in nnclr_study.__all__} <= set(listed)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
@@ -193,6 +221,7 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
         "docs/study.ipynb",
         "deploy/slurm.sh",
         "constraints.txt",
+        "mkdocs.yml",
     ]
     assert {*wanted, *package} <= inside
     installed_runs_the_quickstart(wheel, tmp_path)
