@@ -14,8 +14,8 @@ from nnclr_study.report.evidence import load_any
 from nnclr_study.report.look import VERDICTS
 from nnclr_study.report.page import Report, environment
 from nnclr_study.report.wording import Finding, decimals_of, points, span
+from nnclr_study.study.files import write_whole
 from nnclr_study.study.plan import show_value
-from nnclr_study.study.run_folder import write_whole
 
 DRAWN_WIDTH = 120
 """Of a difference's drawing in its table, in pixels."""
@@ -32,8 +32,8 @@ def build_comparison(folders: Sequence[Path], out: Path) -> Report:
     page = out / "comparison.html"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "comparison.json", export.analysis_json(comparison))
-        write_whole(page, _render(comparison, findings, datetime.now(UTC)))
+        write_whole(out, "comparison.json", export.analysis_json(comparison))
+        write_whole(out, page.name, _render(comparison, findings, datetime.now(UTC)))
     except OSError as error:
         raise RunFolderError(
             f"{out} cannot be written: {error.strerror}; choose another folder with --output"

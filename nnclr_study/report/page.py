@@ -28,8 +28,9 @@ from nnclr_study.report.load import Tables
 from nnclr_study.report.methods import BIBTEX, methods
 from nnclr_study.report.sections import drawn, sections
 from nnclr_study.report.wording import Finding
+from nnclr_study.study.files import subfolder, write_whole
 from nnclr_study.study.plan import show_value
-from nnclr_study.study.run_folder import RunFolder, write_whole
+from nnclr_study.study.run_folder import RunFolder
 
 CURVE_POINTS = 100
 """Of a trial's own curve; longer ones are thinned."""
@@ -71,9 +72,11 @@ def build_report(run: Path, out: Path | None = None) -> Report:
         "index.html": render(tables, analysis, findings, datetime.now(UTC)),
     }
     try:
+        if target == RunFolder(run).report:
+            subfolder(run, target.name)
         target.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            write_whole(target / name, text)
+            write_whole(target, name, text)
     except OSError as error:
         raise RunFolderError(
             f"{target} cannot be written: {error.strerror}; choose another folder with --output"

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning, shown
+from nnclr_study.study.files import open_inside, parse_json
 
 Row = TypeVar("Row")
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,11 +27,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
     """Add one line, after cutting off what a killed writer may have left unfinished.
 
     Raises:
-        RunFolderError: it cannot be written; the file is as it was.
+        RunFolderError: it cannot be written, or is not a regular file; it is as it was.
     """
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
     try:
-        with path.open("ab+", buffering=0) as file:
+        with open_inside(path.parent, path.name, "ab+", buffering=0) as file:
             whole = _cut(file)
             try:
                 _write(file, line)
@@ -71,7 +72,7 @@ def parsed(
             line = _object(text)
             yield parse(line)
             beyond |= dict.fromkeys(name for name in line if name not in fields)
-        except (ValueError, KeyError, RecursionError) as error:
+        except (ValueError, KeyError) as error:
             count += 1
             if count <= NAMED:
                 foreign.append(f"{path}, line {number}, is no row of this version: {_why(error)}")
@@ -106,7 +107,7 @@ def known(kind: type[Model], line: dict[str, Any]) -> Model:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield each complete line with its number; the torn end of a killed writer is no line."""
     try:
-        with path.open("rb") as file:
+        with open_inside(path.parent, path.name) as file:
             number = 0
             while text := file.readline(LONGEST):
                 number += 1
@@ -124,8 +125,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
+        line = parse_json(text)
+    except ValueError:
         line = None
     if not isinstance(line, dict):
         raise ValueError(shown(text))

@@ -21,22 +21,25 @@ import os
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO, Self
-from uuid import uuid4
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyFileError
 from nnclr_study.study import lines
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.files import open_inside, read_text, write_whole
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
-from nnclr_study.study.spec import Study, incomparable, load_study
+from nnclr_study.study.spec import MAX_BYTES, Study, incomparable, parse_study
 
+LONGEST_OWNER = 200
+"""Characters of a lock's text, which names its owner, that are shown."""
 ASKING_SECONDS = 0.5
 """Far longer than `RunFolder.is_running` holds a lock."""
 
@@ -116,12 +119,20 @@ class RunFolder:
                     f"back{way_out}"
                 )
         with _writing(self.path):
-            write_whole(self.study_file, study.text)
+            write_whole(self.path, self.study_file.name, study.text)
         return self
 
     def study(self) -> Study:
         """Return the study that this folder records."""
-        return load_study(self.study_file)
+        try:
+            text = read_text(self.path, self.study_file.name, MAX_BYTES)
+        except UnicodeDecodeError as error:
+            raise StudyFileError(
+                self.study_file, [f"is not UTF-8 text ({error.reason})"]
+            ) from None
+        except OSError as error:
+            raise StudyFileError(self.study_file, [f"cannot be read: {error.strerror}"]) from None
+        return parse_study(text, self.study_file)
 
     def planned(self, study: Study | None = None) -> list[Trial]:
         """Return every trial known of: all of a grid's, and those that a search has begun.
@@ -171,14 +182,14 @@ class RunFolder:
     def lock(self, command: str = "run") -> Iterator[None]:
         """Hold the folder as its one writer; a lock left by a dead process does not count."""
         with _writing(self.path):
-            file = (self.path / "lock").open("a+")
+            file = TextIOWrapper(open_inside(self.path, "lock", "ab+"), errors="replace")
         with file:
             try:
                 _take(file)
             except BlockingIOError:
                 file.seek(0)
                 raise RunFolderError(
-                    f"{self.path} is in use by {file.read().strip() or 'another process'}; "
+                    f"{self.path} is in use by {file.read(LONGEST_OWNER) or 'another process'}; "
                     "wait for it, or stop it first"
                 ) from None
             except OSError as error:
@@ -195,12 +206,12 @@ class RunFolder:
     def is_running(self) -> bool:
         """Tell whether a `run` is at work on the folder, and not an `evaluate`."""
         try:
-            with (self.path / "lock").open() as file:
+            with open_inside(self.path, "lock") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return not file.read().startswith("`evaluate`")
-        except OSError:  # none, or none that this user may read
+                    return not file.read(64).startswith(b"`evaluate`")
+        except (OSError, RunFolderError):  # none, or none that this user may read
             return False
         return False
 
@@ -325,18 +336,3 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunFolderError(
             f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
         ) from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one, never half."""
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # another writer has its own
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # before it takes the old one's place
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise

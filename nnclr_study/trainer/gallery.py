@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.run_folder import write_whole
+from nnclr_study.study.files import replacing, subfolder, write_whole
 from nnclr_study.trainer.data import batches
 from nnclr_study.trainer.encoder import build_encoder, projection_head
 from nnclr_study.trainer.images import Dataset
@@ -73,11 +73,11 @@ def write_gallery(
         ],
     }
     files = [folder / f"{trial_id}.{kind}" for kind in ("png", "json")]
-    folder.mkdir(parents=True, exist_ok=True)
-    part = files[0].with_name(f"{files[0].name}.part")
-    sprite.save(part, "PNG")
-    part.replace(files[0])
-    write_whole(files[1], json.dumps(about))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subfolder(folder.parent, folder.name)
+    with replacing(folder, files[0].name) as file:
+        sprite.save(file, "PNG")
+    write_whole(folder, files[1].name, json.dumps(about))
     return files
 
 
