@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from nnclr_study.trainer.objective import (
     correlation_accuracy,
     straight_through,
 )
-from nnclr_study.trainer.optimizers import KerasAdam, build_optimizer, learning_rate
+from nnclr_study.trainer.optimizers import KerasAdam, build_optimizer, learning_rate, restore
 from nnclr_study.trainer.runtime import autocast
 from nnclr_study.trainer.support_set import SupportSet
 from nnclr_study.trainer.world import CPU, World, random_stream
@@ -164,11 +163,11 @@ class Learner:
         for part, module in self._modules().items():
             module.load_state_dict(dict(_below(part, flat)))
         for part, optimizer in self._optimizers().items():
-            state: dict[int, dict[str, Any]] = {}
+            state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in _below(part, flat):
                 index, moment = name.split("/")
                 state.setdefault(int(index), {})[moment] = tensor
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+            restore(optimizer, state)
 
     def _gather_views(self, own_2BD: Tensor) -> list[Tensor]:
         """Return each view's rows of the global batch; `own_2BD` holds our rows of both."""

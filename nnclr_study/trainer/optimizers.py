@@ -1,7 +1,7 @@
 """Optimisers and their schedule: torch's own where it has them."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -96,6 +96,26 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrialConfig) -> torch.
                 g | {"adapt": adapt} for g, adapt in zip(groups, (True, False), strict=True)
             ]
             return LARS(adapted, rate, momentum, config.lars_trust, config.lars_clip)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Give an optimizer copies of saved state, each in the memory layout of its parameter.
+
+    Checkpoints hold contiguous tensors, and convolutions are channels_last. torch restores the
+    type and the device of a moment but not its strides, and a fused step needs them to be those
+    of the parameter: on CUDA it raises, and on a CPU its update is wrong.
+
+    Args:
+        optimizer: takes over the state.
+        state: tensors by name, for each parameter's number.
+    """
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    for parameter, tensors in optimizer.state.items():
+        for name, tensor in tensors.items():
+            # The number of steps is a scalar that need not be on the parameter's device.
+            tensors[name] = (
+                tensor.clone() if name == "step" else torch.empty_like(parameter).copy_(tensor)
+            )
 
 
 def learning_rate(config: TrialConfig, step: int) -> float:
