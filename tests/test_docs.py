@@ -18,11 +18,13 @@ from PIL import Image
 
 import nnclr_study
 from nnclr_study.cli import main
+from nnclr_study.report.blocks import seeds_for_margin
+from nnclr_study.report.noise import PUBLISHED, resolution
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plugins import GROUPS
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.search import SearchTable
-from nnclr_study.study.spec import parse_study
+from nnclr_study.study.spec import load_study, parse_study
 from nnclr_study.study.tables import BudgetTable, StudyTable
 from nnclr_study.trainer.evaluate import KNN_NEIGHBOURS, KNN_TEMPERATURE
 from tests.test_cli import COMMANDS
@@ -31,6 +33,10 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SPACES = ROOT / "search_spaces"
 PAGES = sorted(DOCS.glob("*.md"))
+AROUND = [ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")]
+"""Pages outside docs/."""
+FLAGS_OF_OTHERS = {"--index-url"}
+"""Flags of pip that pages name."""
 WRITTEN = [page for page in PAGES if page.stem not in ("knobs", "commands")]
 """By hand."""
 
@@ -71,7 +77,7 @@ def test_the_generator_writes_what_the_test_compares(tmp_path, generated):
     assert set(titles) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *AROUND, ROOT / "README.md"], ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"\n *", " ", page.read_text()))
     for link in links:
@@ -114,7 +120,7 @@ def test_the_api_page_lists_the_whole_api():
     assert {f"nnclr_study.{name}" for name in nnclr_study.__all__} <= set(listed)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *AROUND], ids=lambda page: page.stem)
 def test_every_command_flag_and_file_it_names_exists(page, capsys):
     text = page.read_text()
     assert {name for name, _ in commands(text)} <= set(COMMANDS)
@@ -126,7 +132,7 @@ def test_every_command_flag_and_file_it_names_exists(page, capsys):
         assert set(re.findall(r"--[a-z-]+", rest)) <= helps[name], (name, rest)
     main(["--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)).union(*helps.values())
-    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", text)) <= known
+    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", text)) <= known | FLAGS_OF_OTHERS
     for path in re.findall(r"(?:search_spaces|deploy|docs)/[\w.]+", text):
         assert (ROOT / path).exists(), path
 
@@ -187,6 +193,20 @@ def test_the_page_of_plug_ins_shows_the_example_whole_and_a_study_of_it():
     assert set(groups) == set(GROUPS.values())
 
 
+def test_the_seeds_on_the_page_of_null_results_are_computed():
+    text = (DOCS / "null_result.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+) \| (\d+) \| (\d+) \| (\d+) \|$", text, flags=re.M)
+    assert len(rows) == 7
+    for ratio, *seeds in rows:
+        expected = [seeds_for_margin(1.0, conditions, float(ratio)) for conditions in (2, 4, 6)]
+        assert list(map(int, seeds)) == expected
+    quickstart = load_study(SPACES / "quickstart.toml")
+    assert f"says {100 * resolution(quickstart).difference:.1f} points" in text
+    residual_sd = PUBLISHED["digits"].residual_sd
+    assert f"residual SD is {100 * residual_sd:.1f} points" in text
+    assert f"about {seeds_for_margin(residual_sd, 4, 0.016)} seeds" in text
+
+
 @pytest.mark.slow
 def test_wheel_and_sdist_hold_what_they_need(tmp_path):
     """Needs the network: hatchling comes from the package index."""
@@ -222,6 +242,8 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
         "deploy/slurm.sh",
         "constraints.txt",
         "mkdocs.yml",
+        "CITATION.cff",
+        ".github/workflows/test.yml",
     ]
     assert {*wanted, *package} <= inside
     installed_runs_the_quickstart(wheel, tmp_path)
