@@ -1,6 +1,6 @@
 """What a user can cause. `cli.main` prints these and nothing else prints or exits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,39 @@ class PluginError(StudyError):
 
 
 class ClusterError(StudyError):
-    """A cluster that cannot be reached or cannot hold a single trial."""
+    """A cluster that cannot be reached, has died, or cannot hold a single trial."""
 
     exit_code = 3
+
+
+LINKS = ("cause", "__cause__", "__context__", "exceptions")
+"""Attributes that hold what led to an error: Ray keeps what it wraps in `cause`, and an exception
+group its members in `exceptions`."""
+
+
+def chain(error: BaseException, links: Sequence[str] = LINKS) -> Iterator[BaseException]:
+    """Yield an error and every error that led to it, each once, nearest first.
+
+    A chain may have a cycle: `raise error from error` makes one, and Ray does so where its
+    dashboard fails to start.
+
+    Args:
+        error: where the chain begins.
+        links: the attributes to follow.
+    """
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        linked: list[Any] = []
+        for name in links:
+            held = getattr(found, name, None)
+            linked += held if isinstance(held, tuple | list) else [held]
+        waiting += [cause for cause in reversed(linked) if isinstance(cause, BaseException)]
 
 
 def shown(value: Any) -> str:

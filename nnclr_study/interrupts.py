@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what they end, and where they have to wait."""
+"""Ctrl-C, SIGTERM and SIGHUP: what they end, and where they have to wait."""
 
 import signal
 import threading
@@ -9,16 +9,21 @@ from typing import Any
 
 @contextmanager
 def by_sigterm() -> Iterator[None]:
-    """Have SIGTERM interrupt as Ctrl-C does: clusters and containers end by it what they run."""
-    with _handled(signal.default_int_handler, signal.SIGTERM):
+    """Have SIGTERM and SIGHUP interrupt as Ctrl-C does.
+
+    Clusters and containers send SIGTERM to what they end, and a terminal that is closed sends
+    SIGHUP.
+    """
+    with _handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def held() -> Iterator[list[int]]:
     """Keep an interrupt until the block has ended; a second one breaks in.
 
-    In what is imported, and in what forks, an interrupt may be lost or become another error.
+    In what is imported, and in what forks, an interrupt may be lost or become another error. The
+    list that is yielded holds the number of the signal that is being kept.
     """
     caught: list[int] = []
 
@@ -27,18 +32,26 @@ def held() -> Iterator[None]:
             signal.default_int_handler(number, frame)
         caught.append(number)
 
-    with _handled(note, signal.SIGINT, signal.SIGTERM):
-        yield
+    with _handled(note, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield caught
     if caught:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def _handled(handler: Any, *numbers: int) -> Iterator[None]:
-    """Handle signals; in a thread, which hears of none, do nothing."""
+    """Handle signals in the main thread; do nothing in another one, which receives none.
+
+    A signal that the parent process told this one to ignore stays ignored: `nohup` does so with
+    SIGHUP, and a shell script with SIGINT for what it starts by `&`. Handlers that the block
+    itself sets are taken back.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handler) for number in numbers}
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number, usual in before.items():
+            if usual != signal.SIG_IGN:
+                signal.signal(number, handler)
     try:
         yield
     finally:

@@ -1,20 +1,38 @@
-"""Ctrl-C and SIGTERM: held back where they would be lost, and the same everywhere else."""
+"""Ctrl-C, SIGTERM and SIGHUP: held back where they would be lost, the same everywhere else."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from nnclr_study.interrupts import by_sigterm, held
 
-BOTH = signal.SIGINT, signal.SIGTERM
+ROOT = Path(__file__).parent.parent
+ALL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def handlers():
-    return [signal.getsignal(number) for number in BOTH]
+    return [signal.getsignal(number) for number in ALL]
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """Take what a shell did that started these tests in the background: SIGINT is ignored then."""
+    before = handlers()
+    for number, handler in zip(
+        ALL, (signal.default_int_handler, *[signal.SIG_DFL] * 2), strict=True
+    ):
+        signal.signal(number, handler)
+    yield
+    for number, handler in zip(ALL, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ALL)
 def test_an_interrupt_waits_for_the_end_of_the_block(number):
     before, done = handlers(), []
     with pytest.raises(KeyboardInterrupt), held():
@@ -40,11 +58,62 @@ def test_an_error_of_the_block_is_told_before_the_interrupt():
         raise ZeroDivisionError
 
 
-def test_sigterm_is_ctrl_c_for_as_long_as_the_block_lasts():
+def test_an_error_of_the_block_may_be_asked_whether_an_interrupt_came_before_it():
+    with pytest.raises(ZeroDivisionError), held() as interrupts:
+        assert interrupts == []
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts == [signal.SIGTERM]
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_is_ctrl_c_for_as_long_as_the_block_lasts(number):
     before = handlers()
     with pytest.raises(KeyboardInterrupt), by_sigterm():
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
     assert handlers() == before
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_what_the_parent_process_ignores_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)
+    with by_sigterm(), held() as interrupts:
+        signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+        assert interrupts == []
+        signal.signal(number, signal.default_int_handler)  # as Ray does, for as long as it starts
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
+WAITS = """
+import sys
+from nnclr_study.interrupts import by_sigterm, held
+with by_sigterm(), held():
+    print("held", flush=True)
+    sys.stdin.readline()
+print("to its end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_script_s_background_process_outlives_ctrl_c_in_its_terminal(ignored):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL
+        ),
+    )
+    assert process.stdout.readline() == "held\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    output, errors = process.communicate("\n", timeout=60)
+    assert (output == "to its end\n") is ignored, errors
+    assert ("KeyboardInterrupt" in errors) is not ignored
 
 
 def test_a_thread_hears_of_no_signals_and_may_use_both():

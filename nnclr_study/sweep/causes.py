@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
+from ray.exceptions import RayError, RayTaskError
 
-from nnclr_study.errors import ClusterError, RunFolderError, StudyError
+from nnclr_study.errors import ClusterError, RunFolderError, StudyError, chain
 from nnclr_study.study.provenance import masked
 
 NO_STORAGE = {errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS}
@@ -27,8 +28,7 @@ def told() -> Iterator[None]:
 
 def mendable(error: BaseException) -> StudyError | None:
     """Return the error that a user can mend, or None: it is one of the program's."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain(error):
         if isinstance(cause, StudyError):
             return cause
         # Optuna wraps what goes wrong as it writes, and not as it reads.
@@ -37,12 +37,14 @@ def mendable(error: BaseException) -> StudyError | None:
                 f"the Optuna storage cannot be used any more: {_line(cause.__cause__ or cause)}; "
                 f"{GOES_ON}: see to the database, or name another with --optuna-storage"
             )
+        # A task's error is one of what ran there, and all others are of the cluster.
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+            return ClusterError(f"a part of the Ray cluster died: {_line(cause)}; {GOES_ON}")
         if isinstance(cause, OSError) and cause.errno in NO_STORAGE:
             return RunFolderError(
                 f"{cause.filename or 'the run folder'} cannot be written: {cause.strerror}; "
                 f"{GOES_ON}: make room, or the folder writable"
             )
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
+from nnclr_study.errors import ClusterError
+from nnclr_study.study.provenance import masked
 from nnclr_study.sweep.cluster import joined
 
 STUDY = """
@@ -35,7 +37,7 @@ def run_there(address: str, text: str, flags: Sequence[str]) -> int:
         flags: further words of the command, without file and address.
 
     Raises:
-        ClusterError: nobody answers there.
+        ClusterError: nobody answers there, or what ran the study died.
     """
     with joined(address, log_to_driver=True):
         task = ray.remote(num_cpus=0, max_retries=0)(_run)
@@ -47,6 +49,18 @@ def run_there(address: str, text: str, flags: Sequence[str]) -> int:
             with suppress(RayError):  # it ends as cancelled, once the study has been put down
                 ray.get(reference)
             code = 130
+        except (RayError, ConnectionError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ClusterError(
+                f"the cluster at {address} ended the study, or is gone: {masked(said)}; what was "
+                "recorded there is kept: run the same command again to resume"
+            ) from error
+        if code < 0:
+            raise ClusterError(
+                f"the study's process on the cluster was ended by signal {-code}, as by the "
+                "system when memory is short; what was recorded there is kept: run the same "
+                "command again to resume"
+            )
         return code
 
 

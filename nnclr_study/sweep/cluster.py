@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 import ray
 from ray.util.state import list_nodes
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, cut
 from nnclr_study.interrupts import held
+from nnclr_study.study.provenance import masked
 from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.resources import Node
 
+RESUMES = "run the same command again to resume"
 CRASHED_IN_FORK = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
 """What a `ray://` address answers when the process that Ray forks there for a client dies in
 gRPC's fork handlers (seen in Ray 2.60, `ev_epoll1_linux.cc`): a race, so another try is due."""
@@ -29,8 +32,14 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with held():
-            _init(address, log_to_driver)
+        with held() as interrupts:
+            try:
+                _init(address, log_to_driver)
+            except ClusterError as error:
+                # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
+                if interrupts:
+                    raise KeyboardInterrupt from error
+                raise
         yield
     finally:
         ray.shutdown()
@@ -47,21 +56,20 @@ def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
             logging_level=logging.CRITICAL,
             **local,
         )
-    except SystemExit:  # what Ray makes of SIGTERM as it starts
-        raise KeyboardInterrupt from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # what Ray makes of it as it starts
+            raise KeyboardInterrupt from None
+        raise ClusterError(_not_joined(address, error)) from error
+    except Exception as error:  # in several places Ray raises no other kind
         if tries > 1 and any(words in str(error) for words in CRASHED_IN_FORK):
             return _init(address, log_to_driver, tries - 1)
         raise ClusterError(_not_joined(address, error)) from error
 
 
-def _not_joined(address: str | None, error: Exception) -> str:
+def _not_joined(address: str | None, error: BaseException) -> str:
     if address is None:
-        return (
-            f"Ray does not start on this machine: {error}; it keeps a token in ~/.ray and its "
-            "files in /tmp/ray: make both writable, or, where nobody else reaches this machine, "
-            "do without the token (RAY_AUTH_MODE=disabled)"
-        )
+        why = f"{_line(error)}; {_way_out(str(error))}"
+        return f"Ray does not start on this machine: {why}; {RESUMES}"
     found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", str(error))
     if len(found) == 2:
         (their_ray, their_python), (our_ray, our_python) = found
@@ -71,10 +79,27 @@ def _not_joined(address: str | None, error: Exception) -> str:
             "the cluster's versions, or start the cluster from this one"
         )
     return (
-        f"no Ray cluster at {address}: {error}; start one with `ray start --head`, name it with "
-        "--address, or leave --address out to use this machine alone. Where there is one, "
+        f"no Ray cluster at {address}: {_line(error)}; start one with `ray start --head`, name it "
+        "with --address, or leave --address out to use this machine alone. Where there is one, "
         "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be as on its nodes"
     )
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error says in a line: Ray may append whole logs of its processes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return masked(cut(lines[0], 300)) if lines else type(error).__name__
+
+
+def _way_out(said: str) -> str:
+    if "timed out" in said or "Failed to start GCS" in said:
+        return (
+            "one of Ray's processes ended, or the machine is too busy: look at memory and load, "
+            "and where it is slow give Ray more time (RAY_raylet_start_wait_time_s=300)"
+        )
+    if "missing packages" in said:
+        return "install what is missing: pip install 'ray[default]'"
+    return "`nnclr-study doctor` looks for a reason, and Ray's session_latest/logs holds more"
 
 
 def _knock(address: str) -> None:

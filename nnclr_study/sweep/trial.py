@@ -13,7 +13,7 @@ import torch
 from ray import cloudpickle, tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from nnclr_study.errors import ClusterError, RunFolderError, StudyError
+from nnclr_study.errors import ClusterError, RunFolderError, StudyError, chain
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.run_folder import RunFolder, checkpoint_file
@@ -184,9 +184,8 @@ def reason(error: BaseException | None) -> str:
 
 def _root(error: BaseException) -> BaseException:
     """Return what Ray wrapped."""
-    while (cause := getattr(error, "cause", None)) is not None:
-        error = cause
-    return error
+    *_, root = chain(error, ["cause"])
+    return root
 
 
 def gave_up(trial: tune.experiment.Trial) -> str:

@@ -6,14 +6,16 @@ import sqlite3
 import traceback
 
 import pytest
+from ray import exceptions as of_ray
 from ray.tune import TuneError
 
-from nnclr_study.errors import ClusterError, DataError, RunFolderError
+from nnclr_study.errors import ClusterError, DataError, RunFolderError, chain
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
 from nnclr_study.sweep.causes import mendable
 from nnclr_study.sweep.mirror import Mirror
+from nnclr_study.sweep.trial import reason
 from tests.study.test_run_folder import ended, epoch
 from tests.study.test_spec import GOOD
 
@@ -86,3 +88,83 @@ def test_an_error_of_the_program_s_own_stays_one():
             raise error
 
         assert mendable(wrapped(work)) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        of_ray.NodeDiedError("its node is gone"),
+        of_ray.RaySystemError("the system is gone\nand more"),
+        of_ray.LocalRayletDiedError(),
+        of_ray.RayActorError(),
+        of_ray.RpcError("unavailable", rpc_code=14),
+    ],
+)
+def test_what_dies_of_the_cluster_is_told_as_such(error):
+    def work():
+        raise error
+
+    for found in (mendable(error), mendable(wrapped(work))):
+        assert isinstance(found, ClusterError)
+        assert str(found).startswith("a part of the Ray cluster died: ")
+        assert "the same command goes on" in str(found)
+        assert "\n" not in str(found)
+
+
+def test_an_error_of_a_task_is_not_one_of_the_cluster():
+    for cause, expected in ((KeyError("x"), type(None)), (DataError("no images"), DataError)):
+        error = of_ray.RayTaskError("task", "its traceback", cause)
+        assert isinstance(mendable(error), expected)
+        assert isinstance(mendable(error.as_instanceof_cause()), expected)
+
+
+def cycle(link, length):
+    """Return the first of some errors, each of which names the next by `link`, the last the first.
+
+    The last one names a further error as well, as its context.
+    """
+    errors = [ValueError(str(number)) for number in range(length)]
+    for error, following in zip(errors, [*errors[1:], errors[0]], strict=True):
+        setattr(error, link, following)
+    return errors
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("link", ["cause", "__cause__", "__context__"])
+def test_a_chain_of_errors_with_a_cycle_has_an_end(link, length):
+    errors = cycle(link, length)
+    assert list(chain(errors[0])) == errors
+    assert mendable(errors[0]) is None
+    assert reason(errors[0]).startswith("ValueError: ")
+    beside = DataError("no images")
+    setattr(errors[-1], "__context__" if link == "__cause__" else "__cause__", beside)
+    assert mendable(errors[0]) is beside
+    assert len(list(chain(errors[0]))) == length + 1
+
+
+def test_what_ray_raises_where_its_dashboard_dies_is_walked_once():
+    with pytest.raises(ConnectionError) as caught:
+        try:
+            raise ConnectionError("Failed to start the dashboard")
+        except Exception as error:
+            raise error from error
+    assert caught.value.__cause__ is caught.value
+    assert mendable(caught.value) is None
+
+
+def test_the_members_of_a_group_are_walked_and_a_long_chain_is_too():
+    group = ExceptionGroup("several", [KeyError("x"), DataError("no images")])
+    group.exceptions[0].__cause__ = group
+    assert str(mendable(group)) == "no images"
+    first = error = ValueError()
+    for _ in range(10_000):
+        error.__cause__ = ValueError()
+        error = error.__cause__
+    error.__context__ = DataError("at its end")
+    assert str(mendable(first)) == "at its end"
+
+
+def test_a_cause_that_is_no_error_is_left_out():
+    error = ValueError("x")
+    error.cause, error.exceptions = "a text", 3
+    assert list(chain(error)) == [error]

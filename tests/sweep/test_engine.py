@@ -37,6 +37,9 @@ queue_size = [0, 100]
 """
 
 
+FROM_TERMINALS = signal.SIGINT, signal.SIGHUP
+
+
 @pytest.fixture
 def small(tmp_path):
     path = tmp_path / "small.toml"
@@ -98,22 +101,34 @@ def test_both_runners_and_no_runner_give_the_same_rows_to_the_bit(small, tmp_pat
 
 
 def interrupt(file, cwd, number, when):
-    """Run a study until `when()`, send it a signal, and see that it ends as it should."""
+    """Run a study until `when(process)`, send it a signal, and see that it ends as it should.
+
+    What a terminal sends goes to the whole process group, and so to Ray's processes.
+    """
     process = subprocess.Popen(
         command("run", file),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # What a shell starts in the background, these tests perhaps, ignores SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
+        # What a shell starts in the background, these tests perhaps, ignores some.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in FROM_TERMINALS],
     )
-    while process.poll() is None and not when():
+    while process.poll() is None and not when(process):
         time.sleep(0.05)
-    process.send_signal(number)
+    (os.killpg if number in FROM_TERMINALS else os.kill)(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
     assert errors.splitlines() == [b"interrupted; the same command goes on where it was"]
     assert survivors(cwd) == []
+
+
+def has_dashboard(process):
+    return any("dashboard/dashboard.py" in line_of(pid) for pid in descendants(process.pid))
+
+
+def test_ctrl_c_while_ray_starts_interrupts(small, tmp_path):
+    interrupt(small, tmp_path, signal.SIGINT, has_dashboard)
 
 
 def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
@@ -121,9 +136,9 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path):
     epochs = tmp_path / "runs" / "small" / "epochs.jsonl"
     ended = tmp_path / "runs" / "small" / "trials.jsonl"
     # As clusters and containers end what they run, and as SLURM warns of the end.
-    interrupt(small, tmp_path, signal.SIGTERM, lambda: epochs.exists() and _lines(epochs) > 10)
-    interrupt(small, tmp_path, signal.SIGUSR1, lambda: _lines(epochs) > 30)
-    interrupt(small, tmp_path, signal.SIGINT, lambda: ended.exists() and _lines(epochs) > 110)
+    interrupt(small, tmp_path, signal.SIGTERM, lambda _: epochs.exists() and _lines(epochs) > 10)
+    interrupt(small, tmp_path, signal.SIGUSR1, lambda _: _lines(epochs) > 30)
+    interrupt(small, tmp_path, signal.SIGINT, lambda _: ended.exists() and _lines(epochs) > 110)
     before = RunFolder.open(tmp_path / "runs" / "small")
     finished = before.trials()
     recorded = before.epochs()

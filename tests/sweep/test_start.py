@@ -1,0 +1,107 @@
+"""A Ray that does not start, or dies, is told in a line. No cluster."""
+
+import os
+import signal
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.exceptions import AuthenticationError, RaySystemError
+
+from nnclr_study.errors import ClusterError
+from nnclr_study.sweep import client
+from nnclr_study.sweep.cluster import joined
+
+
+def start(monkeypatch, work, address=None):
+    """Join a cluster with `work` in place of `ray.init`."""
+    monkeypatch.setattr(ray, "init", lambda **_: work())
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with joined(address):
+        pass
+
+
+def fails(error):
+    def work():
+        raise error
+
+    return work
+
+
+def dashboard_dies():
+    try:
+        raise Exception("\nThe last 20 lines of dashboard.log:\nTraceback\n")
+    except Exception as error:
+        raise error from error
+
+
+TIMED_OUT = "The current node timed out during startup. This could happen because"
+
+
+@pytest.mark.parametrize(
+    "work, said",
+    [
+        (fails(Exception(TIMED_OUT)), TIMED_OUT),
+        (dashboard_dies, "The last 20 lines of dashboard.log:"),
+        (fails(AssertionError()), "AssertionError"),
+        (fails(RuntimeError("Failed to start GCS. \nmore")), "Failed to start GCS."),
+        (fails(AuthenticationError("no token")), "no token"),
+        (fails(RaySystemError("gone")), "gone"),
+        (fails(KeyError("node_ip")), "node_ip"),
+        (fails(TimeoutError("no node")), "no node"),
+        (fails(SystemExit(1)), "1"),
+    ],
+)
+def test_whatever_ray_raises_as_it_starts_is_told_in_a_line(monkeypatch, work, said):
+    with pytest.raises(ClusterError) as caught:
+        start(monkeypatch, work)
+    assert caught.value.exit_code == 3
+    told = str(caught.value)
+    assert told.startswith("Ray does not start on this machine: ")
+    assert said in told
+    assert told.endswith("run the same command again to resume")
+    assert "\n" not in told
+
+
+def test_whatever_ray_raises_as_it_joins_is_told_in_a_line(monkeypatch):
+    with pytest.raises(ClusterError, match="no Ray cluster at auto: no node; start one") as caught:
+        start(monkeypatch, fails(Exception("no node\nmore")), "auto")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [Exception("dead"), RuntimeError("dead"), SystemExit(1)])
+def test_a_start_that_an_interrupt_made_fail_is_interrupted(monkeypatch, error):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT) or fails(error)())
+        with pytest.raises(KeyboardInterrupt):
+            start(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            start(monkeypatch, fails(SystemExit(signal.SIGTERM)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "result, said",
+    [
+        (ConnectionError("the client is disconnected"), "the client is disconnected"),
+        (RaySystemError("its node died"), "its node died"),
+        (-9, "ended by signal 9"),
+    ],
+)
+def test_a_study_that_dies_on_another_cluster_is_told(monkeypatch, result, said):
+    def get(_):
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    remote = SimpleNamespace(remote=lambda *_: None)
+    fake = SimpleNamespace(remote=lambda **_: lambda _: remote, get=get)
+    monkeypatch.setattr(client, "ray", fake)
+    monkeypatch.setattr(client, "joined", lambda *_, **__: nullcontext())
+    with pytest.raises(ClusterError, match=said) as caught:
+        client.run_there("ray://head:10001", "", [])
+    assert "run the same command again to resume" in str(caught.value)
