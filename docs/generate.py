@@ -26,6 +26,7 @@ EXIT_CODES = """## Exit codes
 | 1 | finished, with failed trials |
 | 2 | usage, study file or run folder |
 | 3 | cluster or data; `doctor`: `run` cannot work here |
+| 70 | internal error: please report it, with the log that the last line names |
 | 130 | interrupted; the same command goes on |"""
 
 

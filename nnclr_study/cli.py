@@ -4,12 +4,13 @@ import inspect
 import json
 import re
 import sys
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,13 +18,16 @@ import typer
 from rich.table import Table
 
 import nnclr_study
-from nnclr_study.errors import RunFolderWarning, StudyError, UsageError
+from nnclr_study import crash
+from nnclr_study.errors import RunFolderWarning, StudyError, UsageError, chain
 from nnclr_study.interrupts import by_sigterm, held
 from nnclr_study.output import Output, console
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.sweep.store import Store
+
+INTERRUPTED = "interrupted; the same command goes on where it was"
 
 app = typer.Typer(
     name="nnclr-study",
@@ -225,6 +229,7 @@ def run(
 
         store, storage = Store(storage, study.name), "runs"
     folder = RunFolder.create(Path(storage) / study.name)
+    crash.run_folder = folder.path
     with _sent(folder, store), folder.lock():
         if store:
             store.pull(folder.path)
@@ -738,7 +743,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code.
 
     0: fine. 1: finished with failed trials. 2: usage or study file. 3: cluster or data.
-    130: interrupted, and resumable.
+    70: internal error, with a log to report. 130: interrupted, and resumable.
     """
     code = _call(argv)
     stdout.flush()
@@ -749,7 +754,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _InternalError(Exception):
+    """Wrap what no user can cause: click itself would end with 1 for some of it."""
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that raises what its user caused, an interrupt, or `_InternalError`."""
+
+    @wraps(command)
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except (StudyError, typer.Exit):
+            raise
+        except BaseException as error:
+            # An interrupt may make what it interrupts fail.
+            if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
+                raise typer.Exit(130) from None
+            raise _InternalError from error
+
+    return guarded
+
+
 def _call(argv: Sequence[str] | None) -> int:
+    crash.run_folder = None
     with warnings.catch_warnings():
         warnings.simplefilter("once", RunFolderWarning)
         warnings.showwarning = partial(_warn, warnings.showwarning)
@@ -757,12 +785,27 @@ def _call(argv: Sequence[str] | None) -> int:
             app(argv)
         except SystemExit as end:
             if end.code == 130:
-                err.print("interrupted; the same command goes on where it was")
+                err.print(INTERRUPTED)
             return int(end.code or 0)
+        except KeyboardInterrupt:
+            err.print(INTERRUPTED)
+            return 130
         except StudyError as error:
             err.print(f"error: {error}")
             return error.exit_code
+        except Exception as error:
+            _report_crash(error.__cause__ or error, sys.argv[1:] if argv is None else argv)
+            return 70
     return 0
+
+
+def _report_crash(error: BaseException, argv: Sequence[str]) -> None:
+    said = f"internal error: {crash.summary(error)}"
+    if log := crash.write_log(error, argv):
+        err.print(f"{said}; details in {log}; please report it with that file")
+    else:
+        traceback.print_exception(error, file=err.file)
+        err.print(f"{said}; no folder takes a log of it: please report it with the lines above")
 
 
 def _warn(
@@ -776,6 +819,8 @@ def _warn(
 
 
 for _info in app.registered_commands:
+    assert _info.callback is not None
+    _info.callback = _guarded(_info.callback)
     # A paragraph is a line, which a terminal breaks where it ends: typer would break it as we do.
     _info.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_info.callback) or "")
 
