@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
 import nnclr_study
 from nnclr_study import crash
 from nnclr_study.errors import RunFolderWarning, StudyError, UsageError, chain
 from nnclr_study.interrupts import by_sigterm, held
 from nnclr_study.output import Output, console
+from nnclr_study.printable import one_line
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
@@ -29,8 +31,22 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted; the same command goes on where it was"
 
+class _Program(TyperGroup):
+    """The program, whose usage errors repeat words of the command line on one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = one_line(message)  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
     name="nnclr-study",
+    cls=_Program,
     help="Hyperparameter studies of NNCLR on Ray, with reports that say honestly what they show.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,7 +65,7 @@ DataFolder = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        stdout.write(f"nnclr-study {nnclr_study.__version__}\n")
+        out.write(f"nnclr-study {nnclr_study.__version__}\n")
         raise typer.Exit
 
 
@@ -146,7 +162,7 @@ def plan(
     if study.search:
         out.print(space_table(study))
     else:
-        stdout.write(trials_table(trials))
+        out.write(trials_table(trials))
     for line in (headline(study), *forecast_lines(study, coming, placement, other)):
         out.print(line)
     if not study.search:
@@ -258,7 +274,9 @@ def run(
         from nnclr_study.report.page import build_report
 
         # Anew, even if nothing ran: a run may have been killed between its last row and its page.
-        out.print(f"\n{build_report(folder.path).answer}")
+        answer = build_report(folder.path).answer
+        out.print()
+        out.print(answer)
         out.print(f"report: {folder.report / 'index.html'}")
     if counts["failed"]:
         out.print(f"{counts['failed']} failed; --retry-failed runs them again")
@@ -333,7 +351,7 @@ def status(
         ]
         _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
         return
-    stdout.write(status_table(cells, ended))
+    out.write(status_table(cells, ended))
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
     if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
@@ -377,7 +395,8 @@ def report(
         from nnclr_study.report.compare_page import build_comparison
 
         built = build_comparison(runs, output or Path("comparison"))
-        out.print(f"\n{built.answer}")
+        out.print()
+        out.print(built.answer)
         out.print(f"comparison: {built.page}")
 
 
@@ -694,7 +713,7 @@ def schema() -> None:
     """
     from nnclr_study.study.schema import schema_text
 
-    stdout.write(schema_text())
+    out.write(schema_text())
 
 
 @app.command()
@@ -711,7 +730,7 @@ def example(
     from nnclr_study.study.spec import parse_study
 
     if name is not None:
-        stdout.write(example_text(name))
+        out.write(example_text(name))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for each in example_names():
@@ -736,7 +755,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print_json(value: Any) -> None:
-    stdout.write(json.dumps(value) + "\n")
+    # JSON leaves this one control character as it is.
+    out.write(json.dumps(value).replace("\x7f", "\\u007f") + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -791,7 +811,7 @@ def _call(argv: Sequence[str] | None) -> int:
             err.print(INTERRUPTED)
             return 130
         except StudyError as error:
-            err.print(f"error: {error}")
+            err.write(f"error: {error}\n")
             return error.exit_code
         except Exception as error:
             _report_crash(error.__cause__ or error, sys.argv[1:] if argv is None else argv)
@@ -813,9 +833,9 @@ def _warn(
 ) -> None:
     """Tell a user what was set aside in a run folder; other warnings go their usual way."""
     if issubclass(kind, RunFolderWarning):
-        err.print(f"warning: {message}")
+        err.write(f"warning: {message}\n")
     else:
-        usual(message, kind, *where)
+        usual(one_line(str(message)), kind, *where)
 
 
 for _info in app.registered_commands:

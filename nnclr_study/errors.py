@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnclr_study.printable import one_line
+
 LONGEST_KEY = 120
 """Characters of a key that are shown."""
 
 
-class StudyError(Exception):
+class _Message(Exception):  # noqa: N818, as a warning has it too
+    """An error or warning whose arguments are its lines: a line break in one is escaped."""
+
+    def __str__(self) -> str:
+        return "\n".join(one_line(str(line)) for line in self.args)
+
+
+class StudyError(_Message):
     """An error that a user can cause and mend; its text is all a user needs."""
 
     exit_code = 2
@@ -23,9 +32,11 @@ class Problem:
     value: Any
     rule: str
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> tuple[str, str]:
+        """What was found, and the rule that it breaks."""
         key = self.key if self.key.isprintable() else repr(self.key)
-        return f"{cut(key, LONGEST_KEY)} = {shown(self.value)}\n    {self.rule}"
+        return f"{cut(key, LONGEST_KEY)} = {shown(self.value)}", f"  {self.rule}"
 
 
 class UsageError(StudyError):
@@ -37,8 +48,9 @@ class StudyFileError(StudyError):
 
     def __init__(self, path: Path | str, problems: Sequence[Problem | str]) -> None:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        body = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{path} has {count}:\n{body}")
+        body = (each.lines if isinstance(each, Problem) else (each,) for each in problems)
+        lines = (f"  {line}" for lines in body for line in lines)
+        super().__init__(f"{path} has {count}:", *lines)
         self.problems = list(problems)
 
 
@@ -46,7 +58,7 @@ class RunFolderError(StudyError):
     """A run folder that is missing, in use, or not one of ours."""
 
 
-class RunFolderWarning(UserWarning):
+class RunFolderWarning(_Message, UserWarning):
     """What in a run folder was set aside; the rest is used."""
 
 

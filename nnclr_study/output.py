@@ -2,17 +2,23 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from nnclr_study.printable import one_line, printable
 
 
 class Output:
     """`sys.stdout` or `sys.stderr`, as it is when something is printed.
 
     Where it cannot be written any more, as its reader or its terminal is gone, what is printed
-    goes nowhere: a study outlives that. `lost` then is the error.
+    goes nowhere: a study outlives that. `lost` then is the error. Characters that its encoding
+    does not have are printed as escapes.
 
     Args:
         name: `stdout` or `stderr`.
@@ -25,7 +31,12 @@ class Output:
     def write(self, text: str) -> int:
         """Print a text, if somebody listens."""
         try:
-            return self._stream.write(text)  # type: ignore[no-any-return]
+            try:
+                return self._stream.write(text)  # type: ignore[no-any-return]
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                known = text.encode(encoding, "backslashreplace").decode(encoding)
+                return self._stream.write(known)  # type: ignore[no-any-return]
         except OSError as error:
             self._lose(error)
             return len(text)
@@ -41,8 +52,14 @@ class Output:
         return getattr(self._stream, name)
 
     @property
+    def rich_proxied_file(self) -> "Output":
+        """What rich writes to while its living line stands in for the stream: this, as ever."""
+        return self
+
+    @property
     def _stream(self) -> Any:
-        return getattr(sys, self._name)
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)
 
     def _lose(self, error: OSError) -> None:
         self.lost = error
@@ -53,6 +70,29 @@ class Output:
             os.close(nowhere)
 
 
-def console(output: Any) -> Console:
+class Terminal(Console):
+    """A console that prints text word for word, and escapes what a terminal would obey.
+
+    A string is one line: a line break in it comes from a name or a message of others.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as rich renders it, on one line."""
+        return super().render_str(one_line(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield what is printed of anything else, such as a table; its line breaks stay."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+    def write(self, text: str) -> None:
+        """Print lines that are laid out already; rich takes seconds for thousands of lines."""
+        self.file.write(printable(text))
+
+
+def console(output: Any) -> Terminal:
     """Return what prints there, word for word."""
-    return Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Terminal(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)

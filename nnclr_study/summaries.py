@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from nnclr_study.aligned import aligned
+from nnclr_study.printable import one_line
 from nnclr_study.study.plan import condition_label
 from nnclr_study.study.progress import TrialProgress
 from nnclr_study.study.rows import TrialRow
@@ -22,7 +23,7 @@ def status_table(cells: Sequence[TrialProgress], ended: Mapping[str, TrialRow]) 
     for cell in cells:
         if cell.status == "failed":
             error = ended[cell.trial.id].error or ""
-            table += f"{cell.trial.id}: {error if error.isprintable() else ascii(error)}\n"
+            table += f"{cell.trial.id}: {one_line(error)}\n"
     return table
 
 

@@ -77,11 +77,9 @@ def parsed(
             if count <= NAMED:
                 foreign.append(f"{path}, line {number}, is no row of this version: {_why(error)}")
     if count:
-        more = f"\nand {count - NAMED:,} more lines of {path}" if count > NAMED else ""
-        said = "\n".join(foreign)
-        warnings.warn(
-            RunFolderWarning(f"{said}{more}\n(set aside; the rest is used)"), stacklevel=2
-        )
+        if count > NAMED:
+            foreign.append(f"and {count - NAMED:,} more lines of {path}")
+        warnings.warn(RunFolderWarning(*foreign, "(set aside; the rest is used)"), stacklevel=2)
     if beyond:
         more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
         said = ", ".join(shown(name) for name in list(beyond)[:NAMED])

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from nnclr_study.printable import one_line
 from nnclr_study.study.budget import Spent
 from nnclr_study.study.plan import Trial, condition_label
 from nnclr_study.study.rows import TrialRow
@@ -114,7 +115,7 @@ class Progress:
         elif row.status == "stopped":
             said = f"{label:<34}  after epoch {row.epochs} of {trial.config.epochs}"
         else:
-            said = f"{label}: {row.error}"
+            said = f"{label}: {one_line(row.error or '')}"
         line = Text.assemble((f"{row.status:<8}", COLOURS[row.status]), f"  {said}")
         self._console.print(line, soft_wrap=True)
 
