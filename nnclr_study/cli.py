@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import sys
 import traceback
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from nnclr_study.sweep.store import Store
 
 INTERRUPTED = "interrupted; the same command goes on where it was"
+
 
 class _Program(TyperGroup):
     """The program, whose usage errors repeat words of the command line on one line."""
@@ -791,6 +793,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             # An interrupt may make what it interrupts fail.
             if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise typer.Exit(130) from None
+            if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, Path)):
+                path = os.fsdecode(error.filename)
+                raise UsageError(f"{path} cannot be used: {error.strerror}") from None
             raise _InternalError from error
 
     return guarded
@@ -824,7 +829,7 @@ def _report_crash(error: BaseException, argv: Sequence[str]) -> None:
     if log := crash.write_log(error, argv):
         err.print(f"{said}; details in {log}; please report it with that file")
     else:
-        traceback.print_exception(error, file=err.file)
+        err.write("".join(traceback.format_exception(error)))
         err.print(f"{said}; no folder takes a log of it: please report it with the lines above")
 
 
