@@ -21,6 +21,7 @@ from nnclr_study.cli import main
 from nnclr_study.report.blocks import seeds_for_margin
 from nnclr_study.report.noise import PUBLISHED, resolution
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.plugins import GROUPS
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.search import SearchTable
@@ -35,8 +36,8 @@ SPACES = ROOT / "search_spaces"
 PAGES = sorted(DOCS.glob("*.md"))
 AROUND = [ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")]
 """Pages outside docs/."""
-FLAGS_OF_OTHERS = {"--index-url"}
-"""Flags of pip that pages name."""
+FLAGS_OF_OTHERS = {"--force-reinstall", "--gpus", "--head", "--index-url"}
+"""Flags of pip, docker and ray that pages name."""
 WRITTEN = [page for page in PAGES if page.stem not in ("knobs", "commands")]
 """By hand."""
 
@@ -191,6 +192,23 @@ def test_the_page_of_plug_ins_shows_the_example_whole_and_a_study_of_it():
     named = {f"plugin:{name}" for points in groups.values() for name in points}
     assert {value for _, value in parse_study(study, "plugins.md").plugins} == named
     assert set(groups) == set(GROUPS.values())
+
+
+def test_the_page_on_troubleshooting_has_every_exit_code():
+    codes = [
+        re.findall(r"^\| (\d+) \|", (DOCS / f"{name}.md").read_text(), flags=re.M)
+        for name in ("troubleshooting", "commands")
+    ]
+    assert codes[0] == codes[1] != []
+
+
+def test_the_tutorial_plans_the_trials_that_it_shows():
+    text = (DOCS / "tutorial.md").read_text()
+    (study,) = re.findall(r"^```toml\n(.*?)^```", text, flags=re.M | re.S)
+    planned = plan_trials(parse_study(study, "tutorial.md"))
+    shown = re.findall(r"queue_size-\d+_s\d_[0-9a-f]+", text)
+    assert shown and set(shown) <= {trial.id for trial in planned}
+    assert f"{len(planned)} trials: 3 conditions x 5 seeds" in text
 
 
 def test_the_seeds_on_the_page_of_null_results_are_computed():
