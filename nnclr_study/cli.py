@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 import nnclr_study
 from nnclr_study import crash
-from nnclr_study.errors import RunFolderWarning, StudyError, UsageError, chain
+from nnclr_study.errors import DataWarning, RunFolderWarning, StudyError, UsageError, chain
 from nnclr_study.interrupts import by_sigterm, held
 from nnclr_study.output import Output, console
 from nnclr_study.printable import one_line
@@ -652,7 +652,8 @@ def prepare_data(
 
     `run` does so by itself; here it can be looked at first. NAME is digits, synthetic, stl10,
     cifar10, cifar100, folder:NAME for the image folder NAME: train/CLASS/*, test/CLASS/* and, if
-    there are any, unlabelled/*; or plugin:NAME for what an installed package brings.
+    there are any, unlabelled/* or unlabeled/*; or plugin:NAME for what an installed package
+    brings. What may be a mistake is told as a warning, as `run` tells it too.
 
     Example: nnclr-study data folder:birds --from /photos
     """
@@ -662,12 +663,15 @@ def prepare_data(
 
     from nnclr_study.summaries import parts_table
     from nnclr_study.trainer.contact_sheet import contact_sheet
+    from nnclr_study.trainer.findings import findings
     from nnclr_study.trainer.prepared import prepare
 
     with _progress(as_json) as progress:
         found = prepare(config.dataset, config.image_size, data, originals, progress)
     sheet = contact_sheet(found, data / f"{name.replace(':', '-')}-{config.image_size}px.png")
+    told = findings(found, config, originals or data)
     about = found.about(config.dataset) | {"path": str(found.path), "contact_sheet": str(sheet)}
+    about |= told._asdict()
     if as_json:
         _print_json(about)
         return
@@ -679,8 +683,14 @@ def prepare_data(
     out.print(f"{side} x {side} pixels; content sha256 {about['sha256'][:16]}")
     if "unlabelled" not in found.pixels and name != "digits":
         out.print("no unlabelled images: train, less val, serves for both")
+    if told.identical is not None:
+        out.print(f"identical to another image: {told.identical:,}; one color: {told.one_color:,}")
+    for note in told.notes:
+        out.print(note)
     out.print(f"prepared: {found.path or 'in memory, at each start'}")
     out.print(f"contact sheet: {sheet}")
+    for warning in told.warnings:
+        warnings.warn(warning, DataWarning, stacklevel=1)
 
 
 @app.command()
@@ -804,7 +814,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _call(argv: Sequence[str] | None) -> int:
     crash.run_folder = None
     with warnings.catch_warnings():
-        warnings.simplefilter("once", RunFolderWarning)
+        for kind in (DataWarning, RunFolderWarning):
+            warnings.simplefilter("once", kind)
         warnings.showwarning = partial(_warn, warnings.showwarning)
         try:
             app(argv)
@@ -836,8 +847,8 @@ def _report_crash(error: BaseException, argv: Sequence[str]) -> None:
 def _warn(
     usual: Callable[..., None], message: Warning | str, kind: type[Warning], *where: Any
 ) -> None:
-    """Tell a user what was set aside in a run folder; other warnings go their usual way."""
-    if issubclass(kind, RunFolderWarning):
+    """Tell a user what to know of images and run folders; other warnings go their usual way."""
+    if issubclass(kind, DataWarning | RunFolderWarning):
         err.write(f"warning: {message}\n")
     else:
         usual(one_line(str(message)), kind, *where)

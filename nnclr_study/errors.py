@@ -62,6 +62,10 @@ class RunFolderWarning(_Message, UserWarning):
     """What in a run folder was set aside; the rest is used."""
 
 
+class DataWarning(_Message, UserWarning):
+    """What a user should know of the images of a data set; they can be used."""
+
+
 class DataError(StudyError):
     """A data set that is missing or not what it should be."""
 

@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from ray import tune
 from rich.console import Console
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, DataWarning
 from nnclr_study.study import provenance
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.forecast import extremes
@@ -37,8 +38,9 @@ from nnclr_study.sweep.trackers import TensorBoard, Tracker, tracker
 from nnclr_study.sweep.trial import RETRIES, Job, in_process, with_trainer
 from nnclr_study.sweep.waiting import Waiting
 from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.findings import findings
 from nnclr_study.trainer.plugins import check_plugins
-from nnclr_study.trainer.prepared import prepare
+from nnclr_study.trainer.prepared import Prepared, prepare
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def run_study(
     """
     asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
-    images, seen = _prepare(configs, how.data)
+    images, seen = _prepare(configs, how.data, console)
     with told(), joined(how.address), page as changed:
         nodes = resources()
         placement = place(how.demand, nodes)
@@ -220,11 +222,13 @@ def _alike(study: Study, trial: Trial) -> bool:
         return False
 
 
-def _prepare(configs: Sequence[TrialConfig], data: Path) -> tuple[list[Path], dict[str, str]]:
+def _prepare(
+    configs: Sequence[TrialConfig], data: Path, console: Console
+) -> tuple[list[Path], dict[str, str]]:
     """Prepare the images of trials; return the folders in which they lie, and hashes of them.
 
-    They are loaded once for every way in which trials differ in them, which may not work; so are
-    their plug-ins.
+    What a user should know of them is printed, and warned of. They are loaded once for every way
+    in which trials differ in them, which may not work; so are their plug-ins.
     """
     sets = {(config.dataset, config.image_size) for config in configs}
     paths, seen = [], {}
@@ -232,6 +236,8 @@ def _prepare(configs: Sequence[TrialConfig], data: Path) -> tuple[list[Path], di
         found = prepare(name, size, data.resolve())
         paths += [found.path] if found.path else []
         seen[f"{name}, {size} px"] = found.about(name)["sha256"][:16]
+        ours = [c for c in configs if (c.dataset, c.image_size) == (name, size)]
+        _tell_findings(found, {c.val_fraction: c for c in ours}.values(), data, console)
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data, paths)
@@ -239,6 +245,22 @@ def _prepare(configs: Sequence[TrialConfig], data: Path) -> tuple[list[Path], di
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         check_plugins(config)
     return paths, seen
+
+
+def _tell_findings(
+    found: Prepared, configs: Iterable[TrialConfig], data: Path, console: Console
+) -> None:
+    """Print what was done to images, and warn of what may be a mistake, each once."""
+    all_findings = [(config, findings(found, config, data)) for config in configs]
+    notes = {
+        f"{c.dataset}, {c.image_size} px: {note}" for c, f in all_findings for note in f.notes
+    }
+    for note in sorted(notes):
+        console.print(note, style="dim")
+    for config, each in all_findings:
+        for text in each.warnings:
+            said = f"{config.dataset}, {config.image_size} px: {text}"
+            warnings.warn(said, DataWarning, stacklevel=2)  # the command prints each once
 
 
 def _check_needs_no_gpu(study: Study) -> None:

@@ -25,6 +25,12 @@ class Part(NamedTuple):
     """Returns an image by its number: (H, W, 3) uint8, or as PIL opens it. Called in threads."""
     labels: np.ndarray | None
     """(length,) class numbers; None: unlabelled."""
+    name: Callable[[int], str] | None = None
+    """Returns what messages call an image; None: they give its number."""
+
+    def named(self, part: str, row: int) -> str:
+        """Return what messages call an image of the part of this name."""
+        return self.name(row) if self.name else f"image {row} of {part}"
 
 
 class Original(NamedTuple):

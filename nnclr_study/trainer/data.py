@@ -36,14 +36,11 @@ def load_dataset(config: TrialConfig, folder: Path, among: Sequence[Path] = ()) 
         DataError: the images cannot be had, or are too few for a batch or for val.
     """
     found = _prepared(config.dataset, config.image_size, folder, tuple(among))
-    if config.dataset == "digits":
-        labelled, test, unlabelled = _digits(found)
-    else:
-        labelled, test, unlabelled = _parts(found)
-    train, val = _hold_out(labelled, config.val_fraction)
+    unlabelled, train, val, test = splits(found, config)
     if not len(val.labels) or not len(train.labels):
+        count = len(train.labels) + len(val.labels)
         raise DataError(
-            f"val_fraction={config.val_fraction} of the {len(labelled.labels)} labelled images of "
+            f"val_fraction={config.val_fraction} of the {count} labelled images of "
             f"{config.dataset} leaves no image to {'train on' if len(val.labels) else 'val'}; use "
             "a share that gives both some"
         )
@@ -65,6 +62,15 @@ def load_dataset(config: TrialConfig, folder: Path, among: Sequence[Path] = ()) 
         num_classes=len(found.classes),
         bytes=sum(pixels.nbytes for pixels in found.pixels.values()),
     )
+
+
+def splits(found: Prepared, config: TrialConfig) -> tuple[Images | None, Split, Split, Split]:
+    """Return the unlabelled images, if there are any, and train, val and test."""
+    if config.dataset == "digits":
+        labelled, test, unlabelled = _digits(found)
+    else:
+        labelled, test, unlabelled = _parts(found)
+    return (unlabelled, *_hold_out(labelled, config.val_fraction), test)
 
 
 def batches(count: int, size: int, steps: range, seed: int, name: str) -> Tensor:

@@ -36,6 +36,11 @@ class Images:
         """Of the square images, in pixels."""
         return int(self._pixels.shape[-1])
 
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of these images in the array, (N,)."""
+        return self._rows
+
     def some(self, rows: Tensor) -> "Images":
         """Return some of these images; nothing is copied."""
         return Images(self._pixels, self._rows[rows])

@@ -141,10 +141,16 @@ def _blamed(plugin: Plugin, doing: str) -> Iterator[None]:
 def _checked(plugin: Plugin, name: str, part: Part) -> Part:
     """Return a part whose labels are int64, and whose images are looked at as they are read."""
 
-    def read(row: int) -> np.ndarray:
+    def named(row: int) -> str:
+        with _blamed(plugin, f"naming image {row} of {name}"):
+            return f"{plugin}: {part.named(name, row)}"
+
+    def read(row: int) -> np.ndarray | Image.Image:
         with _blamed(plugin, f"reading image {row} of {name}"):
             image = part.read(row)
-            pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+            if isinstance(image, Image.Image):
+                return image
+            pixels = np.asarray(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise PluginError(
                 f"{plugin}: image {row} of {name} is {_kind(pixels)}; it must be uint8 (H, W, 3), "
@@ -155,7 +161,7 @@ def _checked(plugin: Plugin, name: str, part: Part) -> Part:
     labels = part.labels
     if labels is not None:
         labels = np.asarray(labels).astype(np.int64, casting="safe")
-    return part._replace(read=read, labels=labels)
+    return part._replace(read=read, labels=labels, name=named)
 
 
 def _alike(found: Any, wanted: Tensor) -> bool:

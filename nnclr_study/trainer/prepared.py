@@ -18,11 +18,23 @@ from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps
 
 from nnclr_study.errors import DataError
+from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.contracts import PARTS, Original, Part
+from nnclr_study.trainer.decode import Remark, named, rgb, strict_pillow
+from nnclr_study.trainer.folders import LISTED, together
 from nnclr_study.trainer.sources import digits, key_of, open_original
 
 CHUNK = 256
 """Images that a thread reads at a time."""
+RULES = 2
+"""Version of the rules by which image files become pixels: with another one, image folders and
+plug-ins' data sets are prepared anew."""
+RECORD = np.dtype([("hash", "<u8"), ("remarks", "<u2")])
+"""What is remembered of a prepared image: a hash of its pixels, and a `Remark`."""
+DARKEST = 16
+"""Largest value of an image that looks black."""
+MOST_CUT = 2
+"""Ratio of the sides above which less than half of an image is kept."""
 
 Progress = Callable[[str, int, int], None]
 """Told of a part's name, the images of it that are done, and all of them."""
@@ -70,10 +82,35 @@ class Prepared(NamedTuple):
                     )
                 _check(part, len(pixels), found.labels.get(part), len(found.classes))
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path} is no prepared data set ({error}); delete it, and it is prepared anew"
-            ) from None
+            raise _spoilt(path, error) from None
         return found
+
+    def records(self) -> dict[str, np.ndarray]:
+        """Return the (N,) `RECORD` of each part; none where it was not remembered.
+
+        Raises:
+            DataError: they are not as `prepare` writes them.
+        """
+        if self.path is None or not (self.path / "train_records.npy").exists():
+            return {}
+        try:
+            found = {part: np.load(self.path / f"{part}_records.npy") for part in self.pixels}
+            if any(f.dtype != RECORD or len(f) != len(self.pixels[p]) for p, f in found.items()):
+                raise ValueError("its records are not those of its images")
+        except (OSError, EOFError, ValueError) as error:
+            raise _spoilt(self.path, error) from None
+        return found
+
+    def names(self, part: str) -> list[str]:
+        """Return what messages call each image of a part."""
+        count = len(self.pixels[part])
+        if self.path is None or not (self.path / f"{part}_names.json").exists():
+            return [f"image {row} of {part}" for row in range(count)]
+        try:
+            found = json.loads((self.path / f"{part}_names.json").read_text())
+            return [str(found[row]) for row in range(count)]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise _spoilt(self.path, error) from None
 
     def about(self, name: str) -> dict[str, Any]:
         """Return what is known of it: image size, counts, bytes and content, of each part."""
@@ -117,7 +154,8 @@ def prepare(
     """Prepare a data set, unless that is done, and return it.
 
     It lies in a folder named after its content: a changed image folder is prepared anew. One
-    process of a machine prepares, others wait for it; what is not whole is never seen.
+    process of a machine prepares, others wait for it; what is not whole is never seen. All images
+    are read before those that cannot be used are told, together.
 
     Args:
         name: as `TrialConfig.dataset`.
@@ -141,18 +179,24 @@ def prepare(
             f"no folder {missing} for dataset {name!r}; put train/CLASS/* and test/CLASS/* "
             "there, or name the folder that holds it with --data"
         )
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    if is_plugin(name) or name.startswith("folder:"):
+        key = f"rules {RULES} {key}"
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:12]
     home = data / "prepared" / f"{_stem(name, image_size)}-{digest}"
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _alone(home.with_suffix(".lock")):
             if not home.exists():
+                original = _opened(name, source, image_size)
                 half = home.with_suffix(".half")
                 shutil.rmtree(half, ignore_errors=True)
                 half.mkdir()
-                original = _opened(name, source, image_size)
-                _write(name, original, image_size, half, progress)
-                half.rename(home)
+                try:
+                    _write(name, original, image_size, half, progress)
+                    half.rename(home)
+                except BaseException:
+                    shutil.rmtree(half, ignore_errors=True)
+                    raise
             # The one that was asked for last is the one that trials take.
             now = time_ns()  # finer than the system's own stamp
             os.utime(home / "about.json", ns=(now, now))
@@ -164,8 +208,17 @@ def prepare(
     return Prepared.at(home)
 
 
+def _spoilt(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is no prepared data set ({error}); delete it, and it is prepared anew"
+    )
+
+
 def _opened(name: str, source: Path, image_size: int) -> Original:
-    original = open_original(name, source, image_size)
+    try:
+        original = open_original(name, source, image_size)
+    except OSError as error:
+        raise DataError(f"{name} in {source} cannot be read: {error}") from None
     for part, told in original.parts.items():
         try:
             _check(part, told.length, told.labels, len(original.classes))
@@ -200,10 +253,16 @@ def _write(
     needed = sum(part.length for part in original.parts.values()) * 3 * image_size**2
     if needed > shutil.disk_usage(home).free:  # a mapped file that finds no room ends the process
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {needed:,} bytes")
+    problems: list[str] = []
+    count = 0
     for part_name, part in original.parts.items():
         shape = part.length, 3, image_size, image_size
         file = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)
-        for done in _read(part, file):
+        records, done = np.empty(part.length, RECORD), 0
+        for read, wrong in _read(part_name, part, file, records):
+            problems += wrong[: LISTED - len(problems)]
+            count += len(wrong)
+            done += read
             if progress:
                 progress(part_name, done, part.length)
         file.flush()
@@ -211,6 +270,12 @@ def _write(
         if part.labels is not None:
             np.save(home / f"{part_name}_labels.npy", part.labels)
             labels[part_name] = part.labels
+        np.save(home / f"{part_name}_records.npy", records)
+        if part.name:
+            names = [part.name(row) for row in range(part.length)]
+            (home / f"{part_name}_names.json").write_text(json.dumps(names))
+    if problems:
+        raise together(problems, count, name)
     about = _about(name, original.classes, pixels, labels)
     (home / "about.json").write_text(json.dumps(about, indent=1))
 
@@ -233,6 +298,7 @@ def _about(
         }
     return {
         "dataset": name,
+        "rules": RULES,
         "image_size": next(iter(pixels.values())).shape[-1],
         "classes": classes,
         "parts": facts,
@@ -240,41 +306,72 @@ def _about(
     }
 
 
-def _read(part: Part, pixels: np.ndarray) -> Iterator[int]:
-    """Fill an array with the images of a part, in threads; yield how many are done."""
+def _read(
+    name: str, part: Part, pixels: np.ndarray, records: np.ndarray
+) -> Iterator[tuple[int, list[str]]]:
+    """Fill arrays with the images of a part, in threads.
+
+    Yields:
+        How many images were read, and what is wrong with those that cannot be used.
+    """
     size = pixels.shape[-1]
 
-    def read(start: int) -> int:
-        rows = range(start, min(start + CHUNK, part.length))
+    def read(start: int) -> tuple[int, list[str]]:
+        rows, wrong = range(start, min(start + CHUNK, part.length)), []
         for row in rows:
-            pixels[row] = _fitted(part.read(row), size).transpose(2, 0, 1)
-        return len(rows)
+            try:
+                image, remarks = part.read(row), Remark(0)
+                if isinstance(image, Image.Image):
+                    with named(getattr(image, "filename", None) or part.named(name, row)):
+                        image, remarks = rgb(image)
+                fitted, how = _fitted(image, size)
+            except DataError as error:
+                wrong.append(str(error))
+                continue
+            pixels[row] = fitted.transpose(2, 0, 1)
+            records[row] = _hash(pixels[row]), remarks | how | _looks(pixels[row])
+        return len(rows), wrong
 
-    pool, done = ThreadPoolExecutor(os.cpu_count()), 0
+    pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for count in pool.map(read, range(0, part.length, CHUNK)):
-            done += count
-            yield done
+        with strict_pillow():
+            yield from pool.map(read, range(0, part.length, CHUNK))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _fitted(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
+def _fitted(image: np.ndarray | Image.Image, size: int) -> tuple[np.ndarray, Remark]:
     """Return an image, (size, size, 3): the shorter side resized, the middle cut out."""
     if isinstance(image, np.ndarray):
         if image.shape[:2] == (size, size):
-            return image
+            return image, Remark(0)
         image = Image.fromarray(image)
+    shorter, longer = sorted(image.size)
+    how = Remark.ENLARGED if shorter < size else Remark(0)
+    if longer > MOST_CUT * shorter:
+        how |= Remark.CUT
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.asarray(image), how
+
+
+def _hash(pixels: np.ndarray) -> int:
+    return int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), "little")
+
+
+def _looks(pixels: np.ndarray) -> Remark:
+    """Return whether a (3, S, S) image has one color, or is almost black."""
+    first = pixels[:, :1, :1]
+    if (pixels[:, 0] == first[:, 0]).all() and (pixels == first).all():
+        return Remark.ONE_COLOR
+    return Remark.DARK if pixels.max() <= DARKEST else Remark(0)
 
 
 def _in_memory(original: Original, image_size: int) -> Prepared:
     pixels = {}
     for name, part in original.parts.items():
         pixels[name] = np.empty((part.length, 3, image_size, image_size), np.uint8)
-        for _ in _read(part, pixels[name]):
+        for _ in _read(name, part, pixels[name], np.empty(part.length, RECORD)):
             pass
     labels = {n: part.labels for n, part in original.parts.items() if part.labels is not None}
     return Prepared(original.classes, pixels, labels, path=None)

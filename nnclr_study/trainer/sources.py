@@ -1,7 +1,5 @@
 """Where images come from: every known data set as rows that can be read one by one."""
 
-import hashlib
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from nnclr_study.errors import DataError
 from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.contracts import Original, Part
+from nnclr_study.trainer.folders import ImageFolder, is_folder
 from nnclr_study.trainer.plugins import dataset_key, open_dataset
 
 SYNTHETIC_COUNTS = {"unlabelled": 4_000, "train": 1_000, "test": 1_000}
@@ -35,7 +33,7 @@ def key_of(name: str, folder: Path) -> str | None:
         return dataset_key(name, folder)
     if name.startswith("folder:"):
         base = folder / name.removeprefix("folder:")
-        return _fingerprint(base) if base.is_dir() else None
+        return ImageFolder(base).fingerprint() if is_folder(base) else None
     if name == "synthetic":
         return f"{SYNTHETIC_COUNTS} {SYNTHETIC_CLASSES}"
     archive = {"stl10": known.STL10, "cifar10": known.CIFAR10, "cifar100": known.CIFAR100}[name]
@@ -52,7 +50,7 @@ def open_original(name: str, folder: Path, image_size: int) -> Original:
     if is_plugin(name):
         return open_dataset(name, folder, image_size)
     if name.startswith("folder:"):
-        return _image_folder(folder / name.removeprefix("folder:"))
+        return ImageFolder(folder / name.removeprefix("folder:")).original()
     if name == "synthetic":
         return _synthetic(image_size)
     if name == "stl10":
@@ -143,66 +141,3 @@ def _fetched(open_with: Callable[..., Any], said: str, folder: Path, within: str
             f"archive there, so that {folder / within} holds its files, or name another folder "
             "with --data"
         ) from error
-
-
-def _image_folder(base: Path) -> Original:
-    """Return an image folder: train/CLASS/*, test/CLASS/* and, if there is one, unlabelled/**."""
-    files = {name: _files(base / name) for name in ("train", "test")}
-    classes = sorted({path.relative_to(base / "train").parts[0] for path in files["train"]})
-    parts = {}
-    for name, paths in files.items():
-        for path in paths:
-            if len(path.relative_to(base / name).parts) < 2:
-                raise DataError(f"{path} lies in no class; move it to {base / name}/CLASS/")
-        names = [path.relative_to(base / name).parts[0] for path in paths]
-        if odd := set(names) ^ set(classes):
-            has, lacks = ("train", name) if min(odd) in classes else (name, "train")
-            raise DataError(
-                f"{base / has} has a class {min(odd)!r} that {base / lacks} has not; "
-                "the classes of both must be the same"
-            )
-        labels = np.array([classes.index(name) for name in names])
-        parts[name] = Part(len(paths), partial(_open, paths), labels)
-    if (base / "unlabelled").is_dir():
-        paths = _files(base / "unlabelled")
-        parts["unlabelled"] = Part(len(paths), partial(_open, paths), None)
-    return Original(classes, parts)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder, in the order of their names; hidden ones are left out."""
-    found = []
-    for at, _, names in os.walk(folder, followlinks=True):
-        found += [Path(at) / name for name in names if not name.startswith(".")]
-    if not found:
-        raise DataError(
-            f"no images in {folder}; an image folder has train/CLASS/*, test/CLASS/* and, if "
-            "there are any, unlabelled/*; name the folder that holds it with --data"
-        )
-    return sorted(found)
-
-
-def _open(paths: list[Path], row: int) -> Image.Image:
-    try:
-        # As it is stored: a camera's note of how it was held is not followed.
-        return Image.open(paths[row]).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{paths[row]} is no image that can be read ({error}); mend it or take it away"
-        ) from error
-
-
-def _fingerprint(base: Path) -> str:
-    """Return a digest of the path, size and time of every file that belongs to a data set."""
-    digest = hashlib.sha256()
-    for part in ("train", "test", "unlabelled"):
-        for path in _files(base / part) if part != "unlabelled" or (base / part).is_dir() else []:
-            try:
-                about = path.stat()
-            except OSError as error:
-                raise DataError(
-                    f"{path} cannot be read: {error.strerror}; mend it or take it away"
-                ) from None
-            line = f"{path.relative_to(base)}\0{about.st_size}\0{about.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()

@@ -138,7 +138,7 @@ def test_a_trial_keeps_to_the_images_of_its_study_whatever_is_prepared_meanwhile
 def test_one_process_prepares_and_an_interrupted_one_leaves_nothing_half(folder, tmp_path):
     bad = folder / "train" / "owl" / "zz.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"zz\.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"zz\.png is not an image that can be read"):
         prepare("folder:birds", 32, tmp_path)
     assert not [path for path in (tmp_path / "prepared").iterdir() if path.suffix == ""]
     bad.unlink()
@@ -161,16 +161,22 @@ def test_one_process_prepares_and_an_interrupted_one_leaves_nothing_half(folder,
     "spoil, said",
     [
         (lambda base: (base / "test/crow").rename(base / "test/cow"), "a class 'cow' that"),
-        (lambda base: (base / "train/x.png").write_bytes(b""), "x.png lies in no class"),
+        (lambda base: (base / "train/x.png").write_bytes(b""), "x.png is not in a class; move it"),
         (lambda base: (base / "test").rename(base / "validation"), "no images in .*test; an"),
-        (lambda base: rmtree(base / "test/owl"), "train has a class 'owl' that .*test has not"),
-        (lambda base: rmtree(base / "train/owl"), "test has a class 'owl' that .*train has not"),
+        (lambda base: rmtree(base / "test/owl"), "train has a class 'owl' that .*test does not"),
+        (lambda base: rmtree(base / "train/owl"), "test has a class 'owl' that .*train does not"),
         (lambda base: rmtree(base / "train"), "no images in .*train; an"),
         (lambda base: (base / "unlabelled").mkdir(), "no images in .*unlabelled; an"),
         (lambda base: (base / "test/owl/x.png").symlink_to("none"), "x.png cannot be read: No"),
-        (lambda base: (base / "test/owl/x.png").write_bytes(b""), "x.png is no image that can"),
-        (lambda base: (base / "test/owl/x.png").write_bytes(half()), "x.png is no image that can"),
-        (lambda base: (base / "test/owl/x.txt").write_text("notes"), "x.txt is no image that can"),
+        (
+            lambda base: (base / "test/owl/x.png").write_bytes(b""),
+            "x.png is not an image that can",
+        ),
+        (
+            lambda base: (base / "test/owl/x.png").write_bytes(half()),
+            "x.png is not an image that can",
+        ),
+        (lambda base: (base / "test/owl/x.zip").write_text("notes"), "x.zip is not an image that"),
     ],
 )
 def test_a_folder_that_is_none_is_told_how_to_be_one(folder, tmp_path, spoil, said):
