@@ -220,6 +220,7 @@ def run(
     Example: nnclr-study run search_spaces/quickstart.toml
     """
     from nnclr_study.study.budget import allowed
+    from nnclr_study.study.configurations import exhausted
     from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
@@ -271,7 +272,7 @@ def run(
         if not more:
             said = ", ".join(f"{counts[state]} {state}" for state in ("finished", "failed"))
             out.print(f"all {len(known)} trials have ended: {said}")
-        elif over is not None:
+        elif over := over or exhausted(study, known):
             out.print(over)
         from nnclr_study.report.page import build_report
 
@@ -329,6 +330,7 @@ def status(
     Example: nnclr-study status runs/quickstart
     """
     from nnclr_study.study.budget import spent_of
+    from nnclr_study.study.configurations import exhausted
     from nnclr_study.study.progress import progress
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.summaries import status_table
@@ -339,7 +341,7 @@ def status(
     cells = progress(planned, ended, epochs, folder.is_running())
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())
-    over = spent.exhausts(study.budget)
+    over, nothing_new = spent.exhausts(study.budget), exhausted(study, planned)
     if as_json:
         rows = [
             {
@@ -351,12 +353,15 @@ def status(
             }
             for cell in cells
         ]
-        _print_json({"study": study.name, "counts": counts, "budget": over, "trials": rows})
+        about = {"study": study.name, "counts": counts, "budget": over, "exhausted": nothing_new}
+        _print_json(about | {"trials": rows})
         return
     out.write(status_table(cells, ended))
     said = ", ".join(f"{counts[status]} {status}" for status in counts)
     out.print(f"{study.name}: {len(cells)} trials: {said}")
-    if over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
+    if nothing_new is not None:
+        out.print(nothing_new)
+    elif over is not None and (study.search or counts["waiting"] or counts["interrupted"]):
         out.print(over)
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 from nnclr_study.errors import RunFolderError
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
+from nnclr_study.study.progress import each_config_once
 from nnclr_study.study.rows import EpochRow, Session, Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder, is_evidence, numbered
 from nnclr_study.study.search import Value
@@ -124,6 +125,8 @@ def _read(path: Path) -> _Evidence:
             f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "
             "study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
         ) from None
+    if study.search:
+        planned = each_config_once(planned, ended)
     return _Evidence(study, planned, ended, epochs, sessions)
 
 

@@ -82,7 +82,7 @@ def tables_of(
         conditions = arms(study)
         found = {tuple(arm.values()): place for place, arm in enumerate(conditions)}
         places = [found[tuple(trial.condition.values())] for trial in planned]
-    else:  # each suggestion stands for itself, even one that came twice
+    else:  # each suggestion is a condition of its own
         conditions = [trial.condition for trial in planned]
         places = list(range(len(planned)))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from nnclr_study.study.configurations import exhausted
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
@@ -83,8 +84,11 @@ def allowed(
 ) -> tuple[list[Trial], str | None]:
     """Return which of the trials to do may run, and if none may, why the budget is used up.
 
-    Where no further trial may begin, those that had begun go on.
+    Where no further trial may begin, those that had begun go on. A search whose space is exhausted
+    has no further trial either.
     """
+    if not todo and (over := exhausted(study, folder.planned(study))):
+        return todo, over
     found, budget = spent_by(folder, study, again), study.budget
     over = found.exhausts(budget)
     if over is not None and not found.exhausts(budget.model_copy(update={"trials": None})):

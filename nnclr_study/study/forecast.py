@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.configurations import most_trials
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.search import Axis, Value
 from nnclr_study.study.spec import Study
@@ -54,7 +55,7 @@ def forecast(study: Study, paces: Sequence[Pace] = ()) -> Forecast:
     else:
         # Trained to the end; early stopping makes it less.
         configs = list(extremes(study))[-1:]
-        count = study.budget.trials or 0
+        count = most_trials(study) or 0
         configs *= count
     totals = [sum(map(pace.seconds, configs)) / 3600 for pace in paces]
     sizes = [pace.checkpoint_bytes for pace in paces if pace.checkpoint_bytes is not None]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import TrialRow
 
@@ -38,3 +39,19 @@ def progress(
         status: Status = row.status if row else begun if done else "waiting"
         found.append(TrialProgress(trial, status, done))
     return found
+
+
+def each_config_once(trials: Sequence[Trial], ended: Mapping[str, TrialRow]) -> list[Trial]:
+    """Return one trial of each config: earlier versions trained a search's config more than once.
+
+    Of several it is the first that finished, or else was stopped, has not ended, or failed.
+    """
+    states = ["finished", "stopped", None, "failed"]
+    first: dict[TrialConfig, Trial] = {}
+    for trial in sorted(
+        trials,
+        key=lambda trial: states.index(ended[trial.id].status if trial.id in ended else None),
+    ):
+        first.setdefault(trial.config, trial)
+    kept = {trial.id for trial in first.values()}
+    return [trial for trial in trials if trial.id in kept]

@@ -35,6 +35,7 @@ from nnclr_study.study import lines
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.files import open_inside, read_text, write_whole
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
+from nnclr_study.study.progress import each_config_once
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import MAX_BYTES, Study, incomparable, parse_study
 
@@ -137,6 +138,7 @@ class RunFolder:
     def planned(self, study: Study | None = None) -> list[Trial]:
         """Return every trial known of: all of a grid's, and those that a search has begun.
 
+        A config that a search of an earlier version trained more than once is there once.
         `study` stands for the recorded one where that has been read already.
         """
         study = study or self.study()
@@ -154,7 +156,10 @@ class RunFolder:
             said = f"{self.path / 'suggestions.jsonl'} has {len(foreign)} that are no trials of "
             said += f"{self.study_file}, as {foreign[0]}: set aside; the rest is used"
             warnings.warn(RunFolderWarning(said), stacklevel=2)
-        return list(trials.values())
+        found = list(trials.values())
+        if len({trial.config for trial in found}) < len(found):
+            found = each_config_once(found, self.trials())
+        return found
 
     def trial(self, begins: str) -> Trial:
         """Return the one known trial whose id begins so.

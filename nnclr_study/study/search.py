@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from math import log
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -86,6 +88,36 @@ class Axis:
     def most(self) -> int | float:
         """The highest value of a range."""
         return int(self.high) if self.whole else self.high
+
+    @property
+    def count(self) -> int | None:
+        """The number of values, or None for a continuous range."""
+        if self.choices:
+            return len(self.choices)
+        step = self.step or (1 if self.whole else None)
+        return None if step is None else int((self.high - self.low) / step + 1e-8) + 1
+
+    def values(self) -> Iterator[Scalar]:
+        """Yield every value of choices, whole numbers or steps, the lowest first."""
+        if self.choices:
+            yield from self.choices
+        elif self.count is not None:
+            low, step = Decimal(str(self.low)), Decimal(str(self.step or 1))
+            for place in range(self.count):
+                value = low + place * step  # 0.3 and not 0.30000000000000004
+                yield int(value) if self.whole else float(value)
+
+    def applies(self, params: Mapping[str, Value]) -> bool:
+        """Tell whether the knob is searched beside the values of the knobs before it."""
+        return all(params.get(other) == value for other, value in self.when.items())
+
+    def share(self, value: int | float) -> float:
+        """Return in which share of its draws a random search gets a value of a range."""
+        if self.count is None:
+            return 0.0
+        if self.log:
+            return log((value + 0.5) / (value - 0.5)) / log((self.high + 0.5) / (self.low - 0.5))
+        return 1 / self.count
 
     def holds(self, value: Value) -> bool:
         """Tell whether the search could suggest a value."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def run_study(
         if study.search:
             for said in _warm_start(study, mirror):
                 console.print(said, style="dim")
-            trials = searched(study, folder, mirror, todo)
+            trials = searched(study, folder, mirror, todo, partial(console.print, soft_wrap=True))
         session = _session(study, placement, nodes, seen)
         number = folder.append_session(session)
         console.print(_how(session), style="dim")

@@ -85,6 +85,8 @@ class Mirror:
         self._baseline = resolved(study, study.baseline) if declared else None
         self._points = study.points if study.search else []
         self._running: dict[str, _Running] = {}
+        self._repeats: dict[str, list[optuna.Trial]] = {}
+        """Suggestions that repeat a trial whose outcome is not known yet, by its id."""
         self._keep_up(planned, folder.trials(), folder.epochs())
 
     def suggested(self, trial: Trial, asked: optuna.Trial) -> None:
@@ -92,6 +94,12 @@ class Mirror:
         for name, value in _names(trial).items():
             asked.set_user_attr(name, value)
         self._running[trial.id] = self._begun(trial, self._key(asked))
+
+    def repeated(self, asked: optuna.Trial, trial_id: str) -> None:
+        """Give a suggestion the outcome of the trial that it repeats, once that has ended."""
+        asked.set_user_attr("repeats", trial_id)
+        self._repeats.setdefault(trial_id, []).append(asked)
+        self._tell_repeats(trial_id)
 
     def begin(self, trial: Trial) -> None:
         """Note that a trial runs, if it is not known to."""
@@ -123,6 +131,22 @@ class Mirror:
             trial.set_constraint(name, value)
         state, values = self._outcome(row, last)
         self.study.tell(trial, values, state)
+        self._tell_repeats(row.trial_id)
+
+    def _tell_repeats(self, trial_id: str) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        there = [trial for trial in trials if trial.user_attrs.get("trial_id") == trial_id]
+        if trial_id in self._running or not (there and there[-1].state.is_finished()):
+            return
+        known = there[-1]
+        for asked in self._repeats.pop(trial_id, []):
+            for name, value in known.constraints.items():
+                asked.set_constraint(name, value)
+            if known.state == TrialState.PRUNED:  # what it is worth lies in its epochs
+                for epoch, value in known.intermediate_values.items():
+                    asked.report(value, epoch)
+            values = known.values if known.state == TrialState.COMPLETE else None
+            self.study.tell(asked, values, known.state)
 
     def learn(self, run: str, trial: Trial, row: TrialRow, last: EpochRow) -> bool:
         """Take in a finished trial of another run; return whether it is of use."""
@@ -172,7 +196,11 @@ class Mirror:
                 if row is not None:
                     self.end(row, rows[-1] if rows else None)
         for shown in trials:
-            if shown.state == TrialState.RUNNING and shown.user_attrs.get("trial_id") is None:
+            if shown.state != TrialState.RUNNING or "trial_id" in shown.user_attrs:
+                continue
+            if (repeated := shown.user_attrs.get("repeats")) is not None:
+                self.repeated(optuna.trial.Trial(self.study, self._key(shown)), repeated)
+            else:
                 # Asked for and never begun.
                 self.study.tell(shown.number, state=TrialState.FAIL)
                 if point := shown.system_attrs.get("fixed_params"):
@@ -328,5 +356,9 @@ def _pruner(study: Study) -> optuna.pruners.BasePruner:
         epochs = min(axis.choices) if axis.choices else axis.least
     first = study.search.min_epochs(int(epochs))
     if study.search.table.early_stopping == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first)
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=4,
+            n_warmup_steps=first,
+            n_min_trials=4,  # that reported epochs: a repeat of a trial does not count
+        )
     return optuna.pruners.SuccessiveHalvingPruner(first, REDUCTION)

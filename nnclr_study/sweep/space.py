@@ -20,7 +20,7 @@ def suggest(asked: optuna.Trial, search: Search) -> dict[str, Value]:
     """Fill an empty trial: a value for every searched knob that applies."""
     params: dict[str, Value] = {}
     for knob, axis in search.space.items():
-        if any(params.get(other) != value for other, value in axis.when.items()):
+        if not axis.applies(params):
             continue
         space = _distribution(axis)
         if isinstance(space, CategoricalDistribution):

@@ -9,6 +9,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nnclr_study.errors import StudyFileError
+from nnclr_study.study.configurations import untrained
+from nnclr_study.study.inert import training_key
 from nnclr_study.study.plan import Trial, suggested_trial
 from nnclr_study.study.rows import EpochRow, Suggestion
 from nnclr_study.study.run_folder import RunFolder
@@ -19,12 +21,23 @@ from nnclr_study.sweep.space import suggest
 
 MISFITS = 100
 """Suggestions in a row that are no trial, after which a search gives up."""
+REPEATS = 100
+"""Suggestions in a row that were trained before, after which a search of an endless space ends."""
+PATIENCE = 20
+"""Suggestions in a row without a new trial, after which the search picks a configuration."""
 
 
 def searched(
-    study: Study, folder: RunFolder, mirror: Mirror, begun: Iterable[Trial]
+    study: Study,
+    folder: RunFolder,
+    mirror: Mirror,
+    begun: Iterable[Trial],
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Trial]:
-    """Yield the trials that a search has begun and not ended, then new ones without end.
+    """Yield the trials that a search has begun and not ended, then new ones.
+
+    No configuration is yielded twice: a suggestion that repeats an earlier one is told the outcome
+    of that. The search ends when the space is exhausted; `say` hears of any other reason.
 
     Raises:
         StudyFileError: hardly any values of the space fit each other.
@@ -34,8 +47,11 @@ def searched(
     for point in study.points:
         mirror.study.enqueue_trial(point, skip_if_exists=True)
     number = 1 + max((row.number for row in folder.suggestions()), default=-1)
-    misfits = 0
-    while True:
+    trained = {training_key(trial.config): trial.id for trial in folder.planned(study)}
+    misfits = repeats = 0
+    for left in untrained(study, trained):
+        if left is not None and (misfits + repeats) % PATIENCE == PATIENCE - 1:
+            mirror.study.enqueue_trial(left)
         asked = mirror.study.ask()
         params = suggest(asked, study.search)
         try:
@@ -54,6 +70,19 @@ def searched(
                 ) from None
             continue
         misfits = 0
+        key = training_key(trial.config)
+        if key in trained:
+            mirror.repeated(asked, trained[key])
+            repeats += 1
+            if repeats == REPEATS and left is None:
+                say(
+                    f"the search ends: {REPEATS} suggestions in a row had been trained before; "
+                    "widen [search.space], or use another sampler, to go on"
+                )
+                return
+            continue
+        repeats = 0
+        trained[key] = trial.id
         folder.append_suggestion(Suggestion(trial_id=trial.id, number=number, params=params))
         mirror.suggested(trial, asked)
         number += 1

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nnclr_study.printable import one_line
 from nnclr_study.study.budget import Spent
+from nnclr_study.study.configurations import most_trials
 from nnclr_study.study.plan import Trial, condition_label
 from nnclr_study.study.rows import TrialRow
 from nnclr_study.study.run_folder import RunFolder
@@ -27,7 +28,7 @@ class Progress:
         console: where to.
         study: the study.
         folder: its run folder.
-        todo: trials known to come; None: as many as the budget allows.
+        todo: trials known to come; None: as many as a search's budget and its space allow.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Progress:
         coming = {trial.id for trial in todo or []}
         ended = [row for t, row in folder.trials().items() if t in known and t not in coming]
         self._counts = Counter(row.status for row in ended)
-        self._planned = study.budget.trials if todo is None else len(ended) + len(todo)
+        self._planned = most_trials(study) if todo is None else len(ended) + len(todo)
         self._trials: dict[str, Trial] = {trial.id: trial for trial in todo or []}
         self._running: set[str] = set()
         recorded = folder.epochs()

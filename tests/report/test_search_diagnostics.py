@@ -60,7 +60,7 @@ def searched(path, outcomes, params=None, text=SEARCH, hours=lambda number: 1.0,
                 )
             )
     tables = load(folder)
-    seconds = [3600.0 * hours(number) for number in range(len(outcomes))]
+    seconds = [3600.0 * hours(number) for number in range(len(tables.trials))]
     spent = {"seconds": seconds, "gpu_seconds": [gpus * spent for spent in seconds]}
     return replace(tables, trials=tables.trials.assign(**spent))
 
@@ -141,7 +141,9 @@ def test_trials_that_are_all_alike_have_no_importances(tmp_path):
     assert diagnose(searched(tmp_path / "tops", [0.5] * 25))["importance"] is None
     params = [{"queue_size": 50, "temperature": 0.1, "optimizer": "adam"}] * 25
     tops = [0.5 + 0.01 * number for number in range(25)]
-    assert diagnose(searched(tmp_path / "params", tops, params))["importance"] is None
+    found = diagnose(searched(tmp_path / "params", tops, params))
+    assert found["importance"] is None
+    assert found["finished"] == len(found["history"]) == 1, "copies of a config count once"
 
 
 def test_of_a_knob_that_all_have_alike_nothing_is_said(tmp_path):
