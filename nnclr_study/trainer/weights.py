@@ -25,6 +25,7 @@ NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation by name; `imagenet`: torchvision's."""
+CONVERT = "bring its state dict into a safetensors file, with"
 SHOWN = 3
 """Names of weights that an error lists."""
 
@@ -51,7 +52,7 @@ def published(path: Path, normalise: str) -> Published:
     """
     mean_3, std_3 = _normalisation(normalise)
     if path.suffix in PICKLED:
-        raise UsageError(f"{path} is a pickle, which can run code; {_conversion(path)}")
+        raise UsageError(f"{path} is a pickle, which can run code; {CONVERT}", *_conversion(path))
     try:
         with safe_open(path, framework="pt") as file:
             names = _named(path, file.keys())
@@ -67,7 +68,7 @@ def published(path: Path, normalise: str) -> Published:
         raise UsageError(f"{path} is not there") from None
     except (OSError, SafetensorError) as error:
         raise UsageError(
-            f"{path} cannot be read as safetensors ({error}); {_conversion(path)}"
+            f"{path} cannot be read as safetensors ({error}); {CONVERT}", *_conversion(path)
         ) from None
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise UsageError(f"{path} holds weights that are no numbers; it is no trained encoder")
@@ -92,12 +93,12 @@ def _normalisation(text: str) -> tuple[list[float], list[float]]:
     )
 
 
-def _conversion(path: Path) -> str:
+def _conversion(path: Path) -> tuple[str, str]:
+    """Return the lines of Python that convert a pickle."""
     return (
-        "bring its state dict into a safetensors file, with\n"
-        f'    state = torch.load("{path.name}", map_location="cpu", weights_only=True)\n'
+        f'    state = torch.load("{path.name}", map_location="cpu", weights_only=True)',
         f'    safetensors.torch.save_file(state.get("state_dict", state), '
-        f'"{path.stem}.safetensors")'
+        f'"{path.stem}.safetensors")',
     )
 
 
