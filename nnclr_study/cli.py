@@ -430,6 +430,7 @@ def restore(
 
 
 @app.command()
+@by_sigterm()
 def watch(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="As runs/quickstart")],
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free")] = 8000,
@@ -440,7 +441,10 @@ def watch(
     """
     from nnclr_study.report.live import serving
 
-    with serving(run_folder, port) as server:
+    def say(reason: str) -> None:
+        err.write(f"error: {reason}\n")
+
+    with serving(run_folder, port, say) as server:
         out.print(f"http://127.0.0.1:{server.server_address[1]}  (Ctrl-C ends it)")
         try:
             server.serve_forever()
