@@ -6,13 +6,15 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning, shown
-from nnclr_study.study.files import open_inside, parse_json
+from nnclr_study.study.files import open_inside, parse_json, replacing
 
 Row = TypeVar("Row")
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,8 +25,83 @@ NAMED = 3
 """Lines that were set aside and are named one by one."""
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add one line, after cutting off what a killed writer may have left unfinished.
+class Kept:
+    """A file whose lines this process, its one writer, also keeps in memory.
+
+    Where somebody deletes the file or cuts lines off, they are written again.
+
+    Raises:
+        RunFolderError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = bytearray(_content(path))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one line, after those that are missing."""
+        self.mend()
+        self._lines += append(self._path, row)
+
+    def mend(self) -> None:
+        """Write lines again that are missing, with a RunFolderWarning; take in new ones."""
+        try:
+            size = self._path.lstat().st_size
+        except OSError:
+            size = 0
+        if size == len(self._lines):
+            return
+        there = _content(self._path)
+        whole = merged(bytes(self._lines), there)
+        if missing := whole.count(b"\n") - there.count(b"\n"):
+            try:
+                with replacing(self._path.parent, self._path.name) as file:
+                    file.write(whole)
+            except OSError as error:
+                raise RunFolderError(
+                    f"{self._path} was deleted or cut, and cannot be written: {error.strerror}"
+                ) from None
+            said = f"{self._path} was deleted or cut by somebody else: {missing:,} row(s) that "
+            warnings.warn(RunFolderWarning(f"{said}were missing are written again"), stacklevel=2)
+        self._lines = bytearray(whole)
+
+
+def merged(ours: bytes, theirs: bytes) -> bytes:
+    """Return the lines of two files: theirs in their order, ours each after what it followed.
+
+    Of several rows of an epoch or a trial the last one counts. Where two machines went on from
+    the same line, ours come first: what the other holds of a trial that ended there stays whole.
+    The torn end of a killed writer is not a line.
+    """
+    there = _whole_lines(theirs)
+    places = {line: place for place, line in enumerate(there)}
+    found, last = list(enumerate(there)), -1
+    for line in _whole_lines(ours):
+        if line in places:
+            last = places[line]
+        else:
+            found.append((last, line))
+    return b"".join(line for _, line in sorted(found, key=itemgetter(0)))
+
+
+def _whole_lines(text: bytes) -> list[bytes]:
+    return [line for line in BytesIO(text) if line.endswith(b"\n")]
+
+
+def _content(path: Path) -> bytes:
+    """Return the whole lines of a file; none where there is no file."""
+    try:
+        with open_inside(path.parent, path.name) as file:
+            text = file.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    return text[: text.rfind(b"\n") + 1]
+
+
+def append(path: Path, row: dict[str, Any]) -> bytes:
+    """Add one line after cutting off what a killed writer may have left unfinished; return it.
 
     Raises:
         RunFolderError: it cannot be written, or is not a regular file; it is as it was.
@@ -46,6 +123,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
             "add; what was recorded before is kept: make room, or the folder writable, and the "
             "same command goes on"
         ) from None
+    return line
 
 
 def read(path: Path, kind: type[Model]) -> Iterator[Model]:

@@ -16,33 +16,24 @@ report/         the page, built from the rows
 lock            held while a `run` or `evaluate` is at work
 """
 
-import fcntl
-import os
-import socket
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
-from time import monotonic, sleep
-from typing import IO, Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyFileError
 from nnclr_study.study import lines
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.files import open_inside, read_text, write_whole
+from nnclr_study.study.files import read_text, write_whole
+from nnclr_study.study.lock import FolderLock, owner
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.progress import each_config_once
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import MAX_BYTES, Study, incomparable, parse_study
-
-LONGEST_OWNER = 200
-"""Characters of a lock's text, which names its owner, that are shown."""
-ASKING_SECONDS = 0.5
-"""Far longer than `RunFolder.is_running` holds a lock."""
 
 
 class RunFolder:
@@ -64,6 +55,9 @@ class RunFolder:
         self.gallery = path / "gallery"
         self.optuna = path / "optuna.journal"
         self.tensorboard = path / "tensorboard"
+        self.guards: list[Callable[[], None]] = []
+        """Called before a row is added; each raises where this process may no longer write."""
+        self._kept: dict[str, lines.Kept] = {}
 
     @classmethod
     def look(cls, path: Path) -> Self:
@@ -185,51 +179,60 @@ class RunFolder:
 
     @contextmanager
     def lock(self, command: str = "run") -> Iterator[None]:
-        """Hold the folder as its one writer; a lock left by a dead process does not count."""
-        with _writing(self.path):
-            file = TextIOWrapper(open_inside(self.path, "lock", "ab+"), errors="replace")
-        with file:
+        """Hold the folder as its one writer; a lock left by a dead process does not count.
+
+        Rows that somebody deletes meanwhile are written again.
+        """
+        with FolderLock(self.path, command) as held:
+            self.guards = [held.check]
+            self.remember()
             try:
-                _take(file)
-            except BlockingIOError:
-                file.seek(0)
-                raise RunFolderError(
-                    f"{self.path} is in use by {file.read(LONGEST_OWNER) or 'another process'}; "
-                    "wait for it, or stop it first"
-                ) from None
-            except OSError as error:
-                raise RunFolderError(
-                    f"{self.path} cannot be locked: {error.strerror}; its file system has no "
-                    "locks: choose another folder with --storage"
-                ) from None
-            with _writing(self.path):
-                file.truncate(0)
-                file.write(f"`{command}`, process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-            yield
+                yield
+            except Exception:
+                held.check()  # a folder that is gone is reported as that, whatever came of it
+                raise
+            finally:
+                self.guards = []
+                with suppress(RunFolderError):
+                    held.check()
+                    self.mend()
+                self._kept = {}
 
     def is_running(self) -> bool:
         """Tell whether a `run` is at work on the folder, and not an `evaluate`."""
-        try:
-            with open_inside(self.path, "lock") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return not file.read(64).startswith(b"`evaluate`")
-        except (OSError, RunFolderError):  # none, or none that this user may read
-            return False
-        return False
+        by = owner(self.path)
+        return by is not None and not by.startswith("`evaluate`")
+
+    def remember(self) -> None:
+        """Keep the rows in memory from now on, so that `mend` can write them again."""
+        for kind in ("suggestions", "sessions", "epochs", "trials", "evaluations"):
+            name = f"{kind}.jsonl"
+            self._kept.setdefault(name, lines.Kept(self.path / name))
+
+    def mend(self) -> None:
+        """Write rows again that were deleted since `remember` was called."""
+        for kept in self._kept.values():
+            kept.mend()
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        for guard in self.guards:
+            guard()
+        if name in self._kept:
+            self._kept[name].append(row)
+        else:
+            lines.append(self.path / name, row)
 
     def append_session(self, session: Session) -> int:
         """Record a call of `run`; return its number, from 0."""
-        path = self.path / "sessions.jsonl"
-        number = lines.count(path)
-        lines.append(path, session.model_dump(mode="json") | {"number": number})
+        number = lines.count(self.path / "sessions.jsonl")
+        # Where that file was deleted, rows of trials still name earlier calls.
+        number = max([number, *(row.session + 1 for row in self.trials().values())])
+        self._append("sessions.jsonl", session.model_dump(mode="json") | {"number": number})
         return number
 
     def append_suggestion(self, row: Suggestion) -> None:
         """Record a trial of a search before it begins."""
-        lines.append(self.path / "suggestions.jsonl", row.model_dump())
+        self._append("suggestions.jsonl", row.model_dump())
 
     def suggestions(self) -> list[Suggestion]:
         """Return every trial that a search began, the first one first."""
@@ -237,15 +240,15 @@ class RunFolder:
 
     def append_epoch(self, trial_id: str, row: EpochRow) -> None:
         """Record one epoch of a trial."""
-        lines.append(self.path / "epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
+        self._append("epochs.jsonl", {"trial_id": trial_id} | row.model_dump())
 
     def append_trial(self, row: TrialRow) -> None:
         """Record what became of a trial."""
-        lines.append(self.path / "trials.jsonl", row.model_dump(mode="json"))
+        self._append("trials.jsonl", row.model_dump(mode="json"))
 
     def append_evaluation(self, row: EvaluationRow) -> None:
         """Record what a protocol said of a trial."""
-        lines.append(self.path / "evaluations.jsonl", row.model_dump(mode="json"))
+        self._append("evaluations.jsonl", row.model_dump(mode="json"))
 
     def evaluations(self) -> dict[tuple[str, str, int], EvaluationRow]:
         """Return the last row of every trial id, protocol and epoch."""
@@ -286,18 +289,6 @@ class RunFolder:
 def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     """Return the file of a folder of checkpoints that holds a trial's last epoch."""
     return checkpoints / f"{trial_id}.safetensors"
-
-
-def _take(file: IO[str]) -> None:
-    """Lock a file; who only asks whether it is locked holds it for a moment, and is waited for."""
-    until = monotonic() + ASKING_SECONDS
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > until:
-                raise
-        sleep(0.01)
 
 
 def is_evidence(path: Path) -> bool:

@@ -47,6 +47,7 @@ class Recorder(Callback):  # type: ignore[misc]
     ) -> None:
         self._study = study
         self._folder = folder
+        folder.remember()
         self._session = session
         self._sessions = folder.sessions()
         self._mirror = mirror
