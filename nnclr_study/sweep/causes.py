@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from optuna.exceptions import StorageInternalError
 from ray.exceptions import RayError, RayTaskError
@@ -32,7 +33,7 @@ def mendable(error: BaseException) -> StudyError | None:
         if isinstance(cause, StudyError):
             return cause
         # Optuna wraps what goes wrong as it writes, and not as it reads.
-        if isinstance(cause, StorageInternalError) or _module(cause) == "sqlalchemy":
+        if isinstance(cause, StorageInternalError) or _of_storage(cause):
             return ClusterError(
                 f"the Optuna storage cannot be used any more: {_line(cause.__cause__ or cause)}; "
                 f"{GOES_ON}: see to the database, or name another with --optuna-storage"
@@ -48,8 +49,12 @@ def mendable(error: BaseException) -> StudyError | None:
     return None
 
 
-def _module(error: BaseException) -> str:
-    return type(error).__module__.partition(".")[0]
+def _of_storage(error: BaseException) -> bool:
+    """Tell whether an Optuna storage raised an error: a damaged one raises any kind."""
+    raised_in = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
+    return type(error).__module__.partition(".")[0] == "sqlalchemy" or any(
+        name.startswith(("optuna.storages", "optuna.study._tell")) for name in raised_in
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -5,23 +5,18 @@ The rows of the run folder remain the truth. The storage is brought in step with
 stopping ended PRUNED, one that failed FAIL, each with the value of all its epochs.
 """
 
-import itertools
-import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, RunFolderWarning, StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.provenance import masked
@@ -30,12 +25,11 @@ from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Search, Value
 from nnclr_study.study.spec import Study, resolved
 from nnclr_study.sweep.cma import CmaEs
+from nnclr_study.sweep.journal import Journal
 from nnclr_study.sweep.space import applying, params_of
 
 REDUCTION = 3
 """Of the trials that reach a rung of successive halving, one in so many goes on."""
-LOCK_SECONDS = 5
-"""After which whoever holds the journal's lock has died: writing takes milliseconds."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -58,13 +52,30 @@ class _Running:
 class Mirror:
     """An Optuna study that knows the trials of a run folder, by their ids.
 
+    A journal of the run folder that Optuna cannot read is set aside, and made again from the rows.
+
     Raises:
         ClusterError: from the constructor, where the storage cannot be had.
+        RunFolderError: the journal cannot be written.
     """
 
     def __init__(self, study: Study, folder: RunFolder, url: str | None = None) -> None:
         self._search = study.search
         self._objectives = study.search.table.objectives if study.search else ["val_probe_top1"]
+        declared = study.search is not None and study.baseline
+        self._baseline = resolved(study, study.baseline) if declared else None
+        self._points = study.points if study.search else []
+        try:
+            self._open(study, folder, url)
+        except StudyError:
+            raise
+        except Exception as error:  # whatever replaying the logs of a damaged journal raises
+            if url is not None:
+                raise
+            _set_aside(folder.optuna, error)
+            self._open(study, folder, url)
+
+    def _open(self, study: Study, folder: RunFolder, url: str | None) -> None:
         planned = folder.planned(study)
         self._storage = _storage(url, folder.optuna)
         self.study = optuna.create_study(
@@ -81,9 +92,6 @@ class Mirror:
                 "something else; give this study another name"
             )
         self._study_key = self._storage.get_study_id_from_name(study.name)
-        declared = study.search is not None and study.baseline
-        self._baseline = resolved(study, study.baseline) if declared else None
-        self._points = study.points if study.search else []
         self._running: dict[str, _Running] = {}
         self._repeats: dict[str, list[optuna.Trial]] = {}
         """Suggestions that repeat a trial whose outcome is not known yet, by its id."""
@@ -288,44 +296,29 @@ def _facts(row: TrialRow) -> dict[str, Value]:
 
 
 def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
+    if url is None:
+        return optuna.storages.JournalStorage(Journal(journal))
     try:
-        if url is not None:
-            return optuna.storages.RDBStorage(url)
-        return optuna.storages.JournalStorage(_journal(journal))
+        return optuna.storages.RDBStorage(url)
     except Exception as error:  # SQLAlchemy's drivers raise what they like
-        place = url or str(journal)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(
-            f"no Optuna storage at {masked(place)}: {masked(reason, place)}; give an SQLAlchemy "
+            f"no Optuna storage at {masked(url)}: {masked(reason, url)}; give an SQLAlchemy "
             "URL, as sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "
             "--optuna-storage out"
         ) from None  # the error itself may hold the password
 
 
-def _journal(path: Path) -> JournalFileBackend:
-    """Return the run folder's own storage, rid of what a writer that died has left there.
-
-    By itself Optuna (5.0) waits for such a writer's lock for ever where its path is relative, and
-    reads nothing beyond half a line. What is cut with one comes again from the rows.
-    """
-    lock, link = JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS), Path(f"{path}.lock")
-    if link.is_symlink() and not link.exists():
-        # Optuna's own kind of lock, of a program that was given a relative path.
-        link.unlink(missing_ok=True)
-    lock.acquire()
-    try:
-        with suppress(FileNotFoundError), path.open("rb") as lines:
-            os.truncate(path, sum(map(len, itertools.takewhile(_is_whole, lines))))
-    finally:
-        lock.release()
-    return JournalFileBackend(str(path), lock)
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _set_aside(journal: Path, error: Exception) -> None:
+    bad = journal.with_name(f"{journal.name}.bad")
+    journal.replace(bad)
+    warnings.warn(
+        RunFolderWarning(
+            f"{journal} is not a journal that Optuna can read ({type(error).__name__}: {error}): "
+            f"it is kept as {bad.name}, and made again from the rows"
+        ),
+        stacklevel=2,
+    )
 
 
 def _sampler(search: Search | None, before: int) -> optuna.samplers.BaseSampler:

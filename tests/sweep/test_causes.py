@@ -5,6 +5,7 @@ import os
 import sqlite3
 import traceback
 
+import optuna
 import pytest
 from ray import exceptions as of_ray
 from ray.tune import TuneError
@@ -57,6 +58,45 @@ def test_a_database_that_is_gone_is_told_and_the_study_can_go_on(tmp_path, folde
     assert "the same command goes on" in str(found)
     assert "--optuna-storage" in str(found)
     assert "\n" not in str(found)
+
+
+def spoil(database):
+    database.write_bytes(b"not a database" * 1_000)
+
+
+def delete_study(database):
+    optuna.delete_study(study_name="good", storage=f"sqlite:///{database}")
+
+
+def end_trials(database):
+    study = optuna.load_study(study_name="good", storage=f"sqlite:///{database}")
+    for trial in study.get_trials():
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def hold(database):
+    there = sqlite3.connect(database)
+    there.execute("begin exclusive")
+    hold.connections.append(there)  # type: ignore[attr-defined]
+
+
+hold.connections = []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("harm", [spoil, delete_study, end_trials, hold])
+def test_a_database_that_others_change_is_told(tmp_path, folder, harm):
+    database = tmp_path / "optuna.db"
+    mirror = Mirror(folder.study(), folder, f"sqlite:///{database}?timeout=0.1")
+    first = plan_trials(folder.study())[0]
+    mirror.begin(first)
+    harm(database)
+    found = mendable(wrapped(lambda: mirror.end(ended(first), epoch(1))))
+    assert isinstance(found, ClusterError)
+    assert "the Optuna storage cannot be used any more" in str(found)
+    assert "the same command goes on" in str(found)
+    assert "\n" not in str(found)
+    for there in hold.connections:
+        there.close()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])

@@ -393,7 +393,7 @@ def test_postgresql_holds_a_search_too(tmp_path, postgres):
 @pytest.mark.parametrize("left", ["half a line", "half a line, and more after it"])
 def test_a_writer_that_died_leaves_nothing_that_lasts(tmp_path, monkeypatch, left):
     monkeypatch.chdir(tmp_path)  # Optuna's own lock is never given up where the path is relative
-    monkeypatch.setattr("nnclr_study.sweep.mirror.LOCK_SECONDS", 3)
+    monkeypatch.setattr("nnclr_study.sweep.journal.LOCK_SECONDS", 3)
     study, folder = folder_of(GOOD, Path("runs"))
     trials = plan_trials(study)[:3]
     mirror = Mirror(study, folder)

@@ -1,0 +1,158 @@
+"""`optuna.journal`, which mirrors rows: deleted or damaged at any time, it is made again."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep.mirror import Mirror
+from nnclr_study.sweep.suggestions import searched
+from tests.study.test_run_folder import ended, epoch
+from tests.study.test_search import SEARCH
+from tests.study.test_spec import GOOD
+
+
+def opened(path, text=GOOD):
+    study = parse_study(text, "x.toml")
+    return study, RunFolder.create(path / study.name).keep(study)
+
+
+def shown(folder):
+    """Return what optuna-dashboard would show of a run folder."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
+    (study,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=study, storage=storage).get_trials()
+    return [(t.user_attrs["trial_id"], t.state, t.values, t.intermediate_values) for t in trials]
+
+
+def delete(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_text("")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def behead(path):
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+
+
+def garble(path):
+    path.write_bytes(b"\xff\x00rubbish\n" * 10_000)
+
+
+def replace_by_another(path):
+    other = Path(f"{path}.other")
+    Mirror(parse_study(GOOD.replace('"good"', '"other"'), "x"), RunFolder(other))
+    path.write_bytes((other / "optuna.journal").read_bytes() * 100)
+
+
+DAMAGES = [delete, empty, cut, behead, garble, replace_by_another]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("moment", ["begin", "epoch", "end"])
+def test_a_journal_damaged_in_mid_run_is_whole_after_the_next_log(tmp_path, damage, moment):
+    study, folder = opened(tmp_path)
+    first, second = plan_trials(study)[:2]
+    (folder.path / "optuna.journal.other").mkdir()
+    mirror = Mirror(study, folder)
+    mirror.begin(first)
+    for when, work in {
+        "begin": lambda: mirror.begin(second),
+        "epoch": lambda: mirror.epoch(first.id, epoch(1)),
+        "end": lambda: mirror.end(ended(first), epoch(1)),
+    }.items():
+        if when == moment:
+            damage(folder.optuna)
+        work()
+    assert shown(folder) == [
+        (first.id, TrialState.COMPLETE, [0.5], {1: 0.5}),
+        (second.id, TrialState.RUNNING, None, {}),
+    ]
+
+
+def test_a_lock_that_somebody_deletes_is_no_error(tmp_path, monkeypatch):
+    study, folder = opened(tmp_path)
+    mirror = Mirror(study, folder)
+    monkeypatch.setattr("os.fsync", lambda _: Path(f"{folder.optuna}.lock").unlink())
+    mirror.begin(plan_trials(study)[0])
+    assert len(shown(folder)) == 1
+
+
+def test_a_search_goes_on_without_its_journal(tmp_path):
+    study, folder = opened(tmp_path, SEARCH)
+    mirror = Mirror(study, folder)
+    trials = searched(study, folder, mirror, [])
+    for _ in range(3):
+        trial = next(trials)
+        folder.optuna.unlink()
+        mirror.epoch(trial.id, epoch(1))
+        folder.optuna.unlink()
+        mirror.end(ended(trial), epoch(1))
+    assert len(shown(folder)) == 3
+    assert len({trial_id for trial_id, *_ in shown(folder)}) == 3
+
+
+def test_another_program_s_logs_stay(tmp_path):
+    study, folder = opened(tmp_path)
+    mirror = Mirror(study, folder)
+    other = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
+    other.set_study_user_attr(0, "note", "of the dashboard")
+    mirror.begin(plan_trials(study)[0])
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
+    assert storage.get_study_user_attrs(0) == {"note": "of the dashboard"}
+    assert len(shown(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}\n",
+        '{"op_code": 99}\n',
+        '{"op_code": 0, "worker_id": "w", "study_name": "good", "directions": [9]}\n',
+        '{"op_code": 0, "worker_id": "w", "study_name": "good", "directions": "maximize"}\n',
+        '{"op_code": [], "worker_id": {}}\n',
+    ],
+)
+def test_a_journal_that_optuna_cannot_replay_is_set_aside_and_made_again(tmp_path, text):
+    study, folder = opened(tmp_path)
+    trial = plan_trials(study)[0]
+    folder.append_epoch(trial.id, epoch(1))
+    folder.append_trial(ended(trial))
+    folder.optuna.write_text(text)
+    with pytest.warns(RunFolderWarning, match=r"optuna\.journal is not a journal that Optuna"):
+        Mirror(study, folder)
+    assert shown(folder) == [(trial.id, TrialState.COMPLETE, [0.5], {1: 0.5})]
+    assert (folder.path / "optuna.journal.bad").read_text() == text
+
+
+def test_a_journal_without_its_beginning_is_made_again_at_the_next_start(tmp_path):
+    study, folder = opened(tmp_path)
+    trial = plan_trials(study)[0]
+    mirror = Mirror(study, folder)
+    mirror.begin(trial)
+    folder.append_epoch(trial.id, epoch(1))
+    folder.append_trial(ended(trial))
+    behead(folder.optuna)
+    Mirror(study, folder)
+    assert shown(folder) == [(trial.id, TrialState.COMPLETE, [0.5], {1: 0.5})]
+
+
+def test_a_journal_that_cannot_be_written_is_reported_in_a_line(tmp_path):
+    study, folder = opened(tmp_path)
+    mirror = Mirror(study, folder)
+    folder.optuna.unlink()
+    folder.optuna.mkdir()
+    with pytest.raises(RunFolderError, match=r"optuna\.journal cannot be written: Is a directory"):
+        mirror.begin(plan_trials(study)[0])
