@@ -140,6 +140,25 @@ def test_what_fails_for_ever_is_told_in_bounded_time(store, folder, clock, tmp_p
         OSError("When reading: AWS Error INVALID_ACCESS_KEY_ID during PutObject operation"),
         OSError("When reading: AWS Error UNKNOWN (HTTP status 400) during HeadObject operation"),
         OSError(28, "No space left on device"),
+        OSError("AWS Error BUCKET_NOT_FOUND during PutObject operation"),
+        OSError("AWS Error REQUEST_TIME_TOO_SKEWED during ListObjectsV2 operation: of 900 s"),
+        OSError("AWS Error REQUEST_EXPIRED during PutObject operation"),
+        OSError("AWS Error EXPIRED_TOKEN during PutObject operation: The token has expired."),
+        OSError("AWS Error SIGNATURE_DOES_NOT_MATCH during PutObject operation"),
+        OSError("AWS Error MISSING_AUTHENTICATION_TOKEN during PutObject operation"),
+        OSError("AWS Error OPT_IN_REQUIRED during PutObject operation"),
+        OSError("AWS Error VALIDATION during PutObject operation"),
+        OSError("AWS Error UNKNOWN (HTTP status 301) during HeadObject operation: No body"),
+        OSError(
+            "AWS Error UNKNOWN (HTTP status 400) during PutObject operation: Unable to parse "
+            "ExceptionName: ExpiredToken Message: The provided token has expired."
+        ),
+        OSError("for key 'timeout/slowdown' in bucket 'x': AWS Error ACCESS_DENIED during Put"),
+        OSError("google::cloud::Status(PERMISSION_DENIED: no access)"),
+        OSError("google::cloud::Status(UNAUTHENTICATED: no credentials)"),
+        OSError("Azure Error: [ContainerNotFound] 404 The specified container does not exist."),
+        PermissionError(13, "Permission denied"),
+        FileNotFoundError(2, "No such file or directory"),
     ],
     ids=str,
 )
@@ -150,7 +169,46 @@ def test_what_asking_again_does_not_change_is_told_at_once(store, folder, clock,
     assert clock.waits == []
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("AWS Error NETWORK_CONNECTION during PutObject operation: curlCode: 6, host"),
+        OSError("AWS Error INTERNAL_FAILURE during PutObject operation: 400 Bad Things"),
+        OSError("AWS Error SERVICE_UNAVAILABLE during PutObject operation"),
+        OSError("AWS Error THROTTLING during PutObject operation"),
+        OSError("AWS Error REQUEST_TIMEOUT during PutObject operation"),
+        OSError("AWS Error UNKNOWN (HTTP status 400) during Put: ExceptionName: RequestTimeout"),
+        OSError("AWS Error UNKNOWN (HTTP status 409) during Put: ExceptionName: OperationAborted"),
+        OSError("AWS Error UNKNOWN (HTTP status 507) during PutObject: XMinioStorageFull"),
+        OSError("AWS Error [code 99] during PutObject operation: who knows"),
+        OSError("google::cloud::Status(UNAVAILABLE: try later)"),
+        OSError("something that nobody has seen before"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError(110, "Connection timed out"),
+    ],
+    ids=str,
+)
+def test_what_may_pass_is_asked_again(store, folder, clock, error):
+    store.flaky.failing, store.flaky.error = 2, error
+    store.put(folder.study_file, "study.toml")
+    assert len(clock.waits) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        ("AWS Error REQUEST_TIME_TOO_SKEWED during PutObject", "set the clock of this machine"),
+        ("AWS Error NO_SUCH_BUCKET during PutObject", "check the name of the bucket"),
+        ("AWS Error ACCESS_DENIED during PutObject", "credentials"),
+    ],
+)
+def test_a_permanent_error_says_how_to_fix_it(store, folder, error, fix):
+    store.flaky.failing, store.flaky.error = 1, OSError(error)
+    with pytest.raises(ClusterError, match=fix):
+        store.put(folder.study_file, "study.toml")
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
 def test_a_server_that_is_busy_is_asked_again(store, folder, clock, status):
     store.flaky.failing = 2
     store.flaky.error = OSError(f"AWS Error UNKNOWN (HTTP status {status}) during HeadObject")
