@@ -28,7 +28,7 @@ from nnclr_study.printable import one_line
 
 if TYPE_CHECKING:
     from nnclr_study.study.run_folder import RunFolder
-    from nnclr_study.sweep.store import Store
+    from nnclr_study.sweep.lease import Lease
 
 INTERRUPTED = "interrupted; the same command goes on where it was"
 
@@ -224,6 +224,7 @@ def run(
     from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
+    from nnclr_study.sweep.missing import restore_rows
 
     study = load_study(file)
     if address is not None and address.startswith("ray://"):
@@ -242,17 +243,26 @@ def run(
         )
         raise typer.Exit(run_there(address, study.text, flags))
     require(study.plugins, file)
-    store = None
+    store, lease = None, None
     if "://" in storage:
         from nnclr_study.sweep.store import Store
 
         store, storage = Store(storage, study.name), "runs"
     folder = RunFolder.create(Path(storage) / study.name)
     crash.run_folder = folder.path
-    with _sent(folder, store), folder.lock():
-        if store:
+    if store:
+        from nnclr_study.sweep.lease import Lease
+
+        lease = Lease(store, folder.path)
+    with _sent(folder, lease), folder.lock():
+        if store and lease:
+            lease.take(out.print)
+            folder.guards.append(lease.check)
             store.pull(folder.path)
-        todo = folder.keep(study).todo(study, retry_failed)
+        folder.keep(study)
+        if restored := restore_rows(folder, study, store):
+            out.print(restored)
+        todo = folder.todo(study, retry_failed)
         todo, over = allowed(folder, study, todo, retry_failed)
         more = bool(todo or study.search)
         if more and over is None:
@@ -263,8 +273,9 @@ def run(
 
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
             how = How(demand, data, address, optuna_storage, tracker or (), store)
-            send = partial(store.push, folder.path) if store else lambda: None
+            send = lease.push if lease else lambda: None
             run_study(study, folder, todo, how, out, Interim(folder.path, send))
+            folder.mend()
             if store:
                 store.pull(folder.path)
         known, ended = folder.planned(study), folder.trials()
@@ -304,20 +315,24 @@ def run_flags(**options: Any) -> list[str]:
 
 
 @contextmanager
-def _sent(folder: "RunFolder", store: "Store | None") -> Iterator[None]:
+def _sent(folder: "RunFolder", lease: "Lease | None") -> Iterator[None]:
     """Send a run folder in the end; after Ctrl-C with a page that does not say it runs."""
     try:
-        yield
-    except KeyboardInterrupt:
-        from nnclr_study.report.page import build_report
+        try:
+            yield
+        except KeyboardInterrupt:
+            from nnclr_study.report.page import build_report
 
-        with suppress(StudyError):
-            build_report(folder.path)
-            if store:
-                store.push(folder.path)
-        raise
-    if store:
-        store.push(folder.path)
+            with suppress(StudyError):
+                build_report(folder.path)
+                if lease and lease.is_held:
+                    lease.push()
+            raise
+        if lease:
+            lease.push()
+    finally:
+        if lease:
+            lease.release()
 
 
 @app.command()
