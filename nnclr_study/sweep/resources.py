@@ -11,6 +11,8 @@ Runner = Literal["train", "in-process"]
 Node = Mapping[str, float]
 """What one node has, as Ray counts it: `{"CPU": 8, "GPU": 2, ...}`."""
 
+SMALLEST_SHARE = 1e-4
+"""Of a GPU: Ray counts no finer."""
 DRIVER_CPUS = 0.1
 """Of a TorchTrainer's driver, which only waits for its workers."""
 
@@ -59,12 +61,26 @@ def place(demand: Demand, nodes: Sequence[Node]) -> Placement:
     gpus = demand.gpus_per_trial
     if gpus is None:
         gpus = float(demand.workers or 1) if gpus_there else 0.0
+    if not (gpus == 0 or SMALLEST_SHARE <= gpus < math.inf):
+        raise UsageError(
+            f"--gpus-per-trial {gpus:g}: use 0 for CPUs only, a share of a GPU from "
+            f"{SMALLEST_SHARE:g} on, or a number of GPUs"
+        )
     workers = demand.workers or max(1, math.ceil(gpus))
     per_worker = gpus / workers
     if per_worker > 1:
+        whole_gpus = math.ceil(gpus)
+        rounded = "" if gpus == whole_gpus else f" --gpus-per-trial {whole_gpus}"
         raise UsageError(
             f"--gpus-per-trial {gpus:g} with --workers {workers}: a worker uses one GPU; "
-            f"use --workers {math.ceil(gpus)}"
+            f"use --workers {whole_gpus}{rounded}"
+        )
+    if workers > 1 and 0 < per_worker < 1:
+        raise UsageError(
+            f"--gpus-per-trial {gpus:g} with {workers} workers: several workers need a whole GPU "
+            "each, since NCCL refuses two on one card; use "
+            f"--gpus-per-trial {workers}, or --workers {max(1, math.floor(gpus))}"
+            + (f" --gpus-per-trial {math.floor(gpus)}" if gpus > 1 else "")
         )
     whole = workers > 1 or per_worker == 1
     runner: Runner = (
