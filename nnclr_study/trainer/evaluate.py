@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnclr_study.study.config import TrialConfig
 from nnclr_study.trainer import augment
 from nnclr_study.trainer.images import Images
 from nnclr_study.trainer.world import World
@@ -24,6 +25,15 @@ KNN_CHUNK = 256
 """Queries compared with all labelled features at once."""
 
 
+def images_at_once(config: TrialConfig, workers: int = 1) -> int:
+    """Return how many images a worker's training step passes through the encoder at once.
+
+    These are both views of its rows of a micro batch. They fit the memory with all that a
+    gradient needs, so as many fit when they are only encoded.
+    """
+    return 2 * (config.global_batch // workers // config.micro_batches)
+
+
 @torch.no_grad()
 def encode(
     encoder: nn.Module,
@@ -31,14 +41,22 @@ def encode(
     world: World,
     view: augment.Draw | None = None,
     further: Callable[[Tensor], Tensor] = lambda seen: seen,
+    most: int | None = None,
 ) -> Tensor:
     """Return the features of uint8 images, (N, D), computed by all workers together.
 
-    Given `view`, the features of that random view of each image, augmented `further`.
+    Args:
+        encoder: in evaluation mode from now on.
+        images: that it encodes, all in the same order on every worker.
+        world: this worker's place among those that share the images.
+        view: a random view of each image, to be encoded instead of the image.
+        further: what a plug-in does to the views.
+        most: images encoded at once, as `images_at_once` says; None: whatever is fast.
     """
     encoder.eval()
     own = world.rows(len(images))
     length = max(1, CHUNK_VALUES[world.device.type] // (3 * images.side**2))
+    length = length if most is None else min(length, most)
     features = torch.empty(0, 0)
     for start in range(own.start, max(own.stop, own.start + 1), length):
         rows = slice(start, min(start + length, own.stop))

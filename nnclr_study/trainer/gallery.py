@@ -8,12 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.files import replacing, subfolder, write_whole
 from nnclr_study.trainer.data import batches
 from nnclr_study.trainer.encoder import build_encoder, projection_head
+from nnclr_study.trainer.evaluate import images_at_once
 from nnclr_study.trainer.images import Dataset
 from nnclr_study.trainer.loop import Snapshot
 from nnclr_study.trainer.runtime import autocast, settle
@@ -156,11 +157,12 @@ def _project(snapshot: Snapshot, images_BCHW: Tensor) -> Tensor:
     config, device = snapshot.config, images_BCHW.device
     kind = "" if config.encoder_momentum is None else "slow_"
     modules = build_encoder(config, images_BCHW.shape[-1]), projection_head(config)
-    rows = images_BCHW.float() / 255
+    for part, module in zip(("encoder", "head"), modules, strict=True):
+        prefix = f"{kind}{part}/"
+        own = [(n, tensor) for n, tensor in snapshot.tensors.items() if n.startswith(prefix)]
+        module.load_state_dict({n.removeprefix(prefix): tensor for n, tensor in own})
+    network = nn.Sequential(*modules).to(device).eval()
+    few = torch.split(images_BCHW, images_at_once(config))
     with autocast(config.precision, device):
-        for part, module in zip(("encoder", "head"), modules, strict=True):
-            prefix = f"{kind}{part}/"
-            own = [(n, tensor) for n, tensor in snapshot.tensors.items() if n.startswith(prefix)]
-            module.load_state_dict({n.removeprefix(prefix): tensor for n, tensor in own})
-            rows = module.to(device).eval()(rows)
+        rows = torch.cat([network(images.float() / 255) for images in few])
     return F.normalize(rows.float())

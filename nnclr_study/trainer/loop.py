@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import torch
@@ -14,7 +15,7 @@ from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.trainer import augment, scores
 from nnclr_study.trainer.data import batches
-from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
+from nnclr_study.trainer.evaluate import LinearProbe, encode, images_at_once, knn_top1
 from nnclr_study.trainer.feed import feed, must_stream
 from nnclr_study.trainer.images import Dataset
 from nnclr_study.trainer.learner import Learner
@@ -138,7 +139,8 @@ def _train_epoch(learner: Learner, data: Dataset, epoch: int) -> dict[str, float
 def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | None]:
     """Score the frozen encoder; the test images are looked at in the last epoch only."""
     config, world = learner.config, learner.world
-    train, val = (encode(learner.encoder, split.images, world) for split in (data.train, data.val))
+    encoded = partial(encode, learner.encoder, most=images_at_once(config, world.size))
+    train, val = (encoded(split.images, world) for split in (data.train, data.val))
     if not (train.isfinite().all() and val.isfinite().all()):
         raise DivergedError("features are not finite", epoch + 1)
     spread = float(scores.feature_std(val))
@@ -151,15 +153,13 @@ def _evaluate(learner: Learner, data: Dataset, epoch: int) -> dict[str, float | 
     probe = LinearProbe.chosen(train, data.train.labels, val, data.val.labels, data.num_classes)
     test_probe_top1 = None
     if epoch + 1 == config.epochs:
-        test = encode(learner.encoder, data.test.images, world)
+        test = encoded(data.test.images, world)
         test_probe_top1 = probe.top1(test, data.test.labels)
     randomness = random_stream(config.seed, "evaluate", epoch, world.device)
     recipes = augment.Recipe.of_both_views(config)
     views = [augment.draw(recipe, len(val), randomness) for recipe in recipes]
     further = _further(learner, "evaluate", epoch)
-    view1, view2 = (
-        encode(learner.encoder, data.val.images, world, view, further) for view in views
-    )
+    view1, view2 = (encoded(data.val.images, world, view, further) for view in views)
     return {
         "val_p_loss": val_p_loss,
         "val_p_acc": val_p_acc,

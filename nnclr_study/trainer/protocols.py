@@ -13,8 +13,8 @@ from nnclr_study.trainer import augment
 from nnclr_study.trainer.checkpoint import encoder_state
 from nnclr_study.trainer.data import SPLIT_SEED, batches
 from nnclr_study.trainer.encoder import build_encoder, initialise
-from nnclr_study.trainer.evaluate import LinearProbe, encode, knn_top1
-from nnclr_study.trainer.images import Dataset, Images, Split
+from nnclr_study.trainer.evaluate import LinearProbe, encode, images_at_once, knn_top1
+from nnclr_study.trainer.images import Dataset, Split
 from nnclr_study.trainer.loop import Snapshot
 from nnclr_study.trainer.optimizers import KerasAdam
 from nnclr_study.trainer.runtime import autocast, settle
@@ -47,6 +47,8 @@ class Subject(NamedTuple):
     """Dimension of its output."""
     seed: int
     precision: str
+    at_once: int = BATCH
+    """Images that it encodes at a time: as many as pretraining did, or as fine-tuning does."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
@@ -54,7 +56,8 @@ class Subject(NamedTuple):
         config = snapshot.config
         build = partial(build_encoder, config, config.image_size)
         state = encoder_state(snapshot)
-        return cls(build, state, config.features, config.seed, config.precision)
+        fitting = images_at_once(config)
+        return cls(build, state, config.features, config.seed, config.precision, fitting)
 
 
 class Score(NamedTuple):
@@ -80,7 +83,7 @@ def score(protocol: str, subject: Subject, data: Dataset, world: World) -> Score
     data = data.on(world.device)
     if protocol in ("linear", "knn"):
         encoder = _encoder(subject, True, world)
-        return (_linear if protocol == "linear" else _knn)(encoder, data, world)
+        return (_linear if protocol == "linear" else _knn)(encoder, subject, data, world)
     kind, percent = protocol.split("-")
     return _trained(subject, kind == "finetune", int(percent), data, world)
 
@@ -99,8 +102,8 @@ def labelled_share(labels_N: Tensor, percent: int) -> Tensor:
     return torch.cat(rows).sort().values
 
 
-def _linear(encoder: nn.Module, data: Dataset, world: World) -> Score:
-    train, val, test = _features(encoder, data, world)
+def _linear(encoder: nn.Module, subject: Subject, data: Dataset, world: World) -> Score:
+    train, val, test = _features(encoder, subject.at_once, data, world)
     probe = LinearProbe.chosen(train, data.train.labels, val, data.val.labels, data.num_classes)
     return Score(
         len(train),
@@ -110,8 +113,8 @@ def _linear(encoder: nn.Module, data: Dataset, world: World) -> Score:
     )
 
 
-def _knn(encoder: nn.Module, data: Dataset, world: World) -> Score:
-    train, val, test = _features(encoder, data, world)
+def _knn(encoder: nn.Module, subject: Subject, data: Dataset, world: World) -> Score:
+    train, val, test = _features(encoder, subject.at_once, data, world)
     of_val, of_test = (
         knn_top1(train, data.train.labels, features, split.labels, data.num_classes)
         for features, split in ((val, data.val), (test, data.test))
@@ -119,8 +122,9 @@ def _knn(encoder: nn.Module, data: Dataset, world: World) -> Score:
     return Score(len(train), of_val, of_test, {})
 
 
-def _features(encoder: nn.Module, data: Dataset, world: World) -> list[Tensor]:
-    return [encode(encoder, split.images, world) for split in (data.train, data.val, data.test)]
+def _features(encoder: nn.Module, at_once: int, data: Dataset, world: World) -> list[Tensor]:
+    splits = data.train, data.val, data.test
+    return [encode(encoder, split.images, world, most=at_once) for split in splits]
 
 
 def _trained(
@@ -133,14 +137,12 @@ def _trained(
         encoder = _encoder(subject, pretrained, world)
         model = nn.Sequential(encoder, _classifier(subject, data.num_classes, world))
         for step in _train(model, train, subject, rate, world):
-            val = _top1(model, data.val.images, data.val.labels, world)
+            val = _top1(model, subject, data.val, world)
             if val > best:
                 best, best_model = val, deepcopy(model)
                 chosen = {"learning_rate": rate, "step": step}
     assert best_model is not None
-    return Score(
-        len(rows), best, _top1(best_model, data.test.images, data.test.labels, world), chosen
-    )
+    return Score(len(rows), best, _top1(best_model, subject, data.test, world), chosen)
 
 
 def _train(
@@ -165,8 +167,9 @@ def _train(
             yield step
 
 
-def _top1(model: nn.Module, images: Images, labels_N: Tensor, world: World) -> float:
-    return float((encode(model, images, world).argmax(1) == labels_N).double().mean())
+def _top1(model: nn.Module, subject: Subject, split: Split, world: World) -> float:
+    logits = encode(model, split.images, world, most=subject.at_once)
+    return float((logits.argmax(1) == split.labels).double().mean())
 
 
 def _encoder(subject: Subject, pretrained: bool, world: World) -> nn.Module:

@@ -10,10 +10,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from nnclr_study.trainer import augment, evaluate
-from nnclr_study.trainer.evaluate import PROBE_CS, LinearProbe, encode, knn_top1
+from nnclr_study.trainer import augment, encoder, evaluate
+from nnclr_study.trainer.data import load_dataset
+from nnclr_study.trainer.evaluate import (
+    PROBE_CS,
+    LinearProbe,
+    encode,
+    images_at_once,
+    knn_top1,
+)
+from nnclr_study.trainer.gallery import retrieve
 from nnclr_study.trainer.images import Images
-from nnclr_study.trainer.world import World
+from nnclr_study.trainer.learner import Learner
+from nnclr_study.trainer.loop import train
+from nnclr_study.trainer.network import embed
+from nnclr_study.trainer.protocols import Subject, score
+from nnclr_study.trainer.world import CPU, World
+from tests.trainer.test_loop import config
 
 
 def blobs(count, dim, classes, seed, spread=2.0):
@@ -170,3 +183,49 @@ def test_the_twentieth_neighbour_has_the_last_vote():
     labels = torch.tensor([1] * 9 + [0] * 10 + [1] + [0] * 5)
     features = torch.stack([angle.cos(), angle.sin()], 1)
     assert knn_top1(features, labels, features[:1], labels[:1], 2) == 1
+
+
+@pytest.mark.parametrize("most, sizes", [(None, [11]), (4, [4, 4, 3]), (100, [11])])
+def test_no_more_images_are_encoded_at_once_than_fit(most, sizes):
+    seen = []
+
+    class Watched(nn.Flatten):
+        def forward(self, images):
+            seen.append(len(images))
+            return super().forward(images)
+
+    pixels = torch.randint(0, 256, (11, 3, 2, 2), dtype=torch.uint8)
+    features = encode(Watched(), Images(pixels, torch.arange(11)), World(), most=most)
+    assert seen == sizes
+    assert torch.equal(features, pixels.flatten(1).float() / 255)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, 3, 16])
+def test_what_fits_is_what_a_training_step_encodes_at_once(workers, micro_batches):
+    knobs = {"encoder": "resnet18", "width": 4, "micro_batches": micro_batches}
+    trial = config(batch_size=24, labelled_batch_size=8, **knobs)
+    learner, seen = Learner(trial, side=32, num_classes=10, world=World()), []
+    learner.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    views = torch.rand(2, 32, 3, 32, 32)[:, World(size=workers).rows(32)]
+    with torch.no_grad():
+        embed(learner.network.eval(), *views, micro_batches)
+    assert images_at_once(trial, workers) == min(seen)
+
+
+def test_evaluation_and_protocols_encode_no_more_at_once_than_training_did(tmp_path, monkeypatch):
+    trial = config(epochs=1, batch_size=12, labelled_batch_size=4, micro_batches=2, queue_size=20)
+    digits, seen = load_dataset(trial, tmp_path), []
+    build = encoder.conv4
+
+    def watched(*args):
+        made = build(*args)
+        made.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        return made
+
+    monkeypatch.setattr(encoder, "conv4", watched)
+    snapshot = next(train(trial, digits, World()))
+    score("knn", Subject.of(snapshot), digits, World())
+    retrieve(snapshot, digits, CPU)
+    assert len(seen) > 3 * len(digits.val.labels) // 16
+    assert max(seen) == 16
