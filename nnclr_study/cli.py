@@ -127,6 +127,12 @@ def plan(
     study = load_study(file)
     require(study.plugins, file)
     trials = [] if study.search else plan_trials(study)
+    placement = None
+    if node_cpus is not None:
+        from nnclr_study.sweep.resources import Demand, place
+
+        cluster = [{"CPU": float(node_cpus), "GPU": float(node_gpus)}] * nodes
+        placement = place(Demand("auto", workers, gpus_per_trial, None), cluster)
     paces, noise, other = [], None, []
     if like is not None:
         from nnclr_study.report.earlier import noise_of, paces_of, unlike
@@ -141,15 +147,9 @@ def plan(
 
         for config in dict.fromkeys(extremes(study)):
             prepare(config.dataset, config.image_size, data)
-            paces.append(pace(config, data))
+            paces.append(pace(config, data, placement.gpus_per_worker if placement else None))
     coming = forecast(study, paces)
     resolved = resolution(study, noise)
-    placement = None
-    if node_cpus is not None:
-        from nnclr_study.sweep.resources import Demand, place
-
-        cluster = [{"CPU": float(node_cpus), "GPU": float(node_gpus)}] * nodes
-        placement = place(Demand("auto", workers, gpus_per_trial, None), cluster)
     if as_json:
         rows = [{"trial_id": t.id, "config": t.config.model_dump()} for t in trials]
         further = {

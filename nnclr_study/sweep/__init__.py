@@ -5,11 +5,12 @@ import os
 # Ray reads these when it is imported: no statistics sent home, no table, no log files, no
 # snapshots (they grow with the trials; ours are the rows) and no signal handler of its own, no
 # five seconds of waiting after a TorchTrainer has ended, and all trials for which there is room
-# started at once, not one after another.
+# started at once, not one after another. A process without GPUs sees none: torch's optimizers
+# would touch a visible one.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*worker processes have been started on node",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

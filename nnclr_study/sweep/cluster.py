@@ -1,11 +1,14 @@
 """The Ray cluster of a study: joined, or started on this machine, and what it has."""
 
 import logging
+import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
 
 import ray
 from ray.util.state import list_nodes
@@ -20,6 +23,9 @@ RESUMES = "run the same command again to resume"
 CRASHED_IN_FORK = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
 """What a `ray://` address answers when the process that Ray forks there for a client dies in
 gRPC's fork handlers (seen in Ray 2.60, `ev_epoll1_linux.cc`): a race, so another try is due."""
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Environment variables with settings of torch's GPU memory, the first as torch 2.9 names it."""
 
 
 @contextmanager
@@ -46,16 +52,22 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
 
 
 def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
-    local = {} if address else {"include_dashboard": True}
+    wanted = environment()
+    options: dict[str, Any] = {"include_dashboard": True}
+    if address:
+        # No trial belongs to a client's own job.
+        is_client = address.startswith("ray://")
+        options = {} if is_client else {"runtime_env": {"env_vars": wanted}}
     try:
         if address and ":" in address:
             _knock(address)
-        ray.init(
-            address=address or "local",
-            log_to_driver=log_to_driver,
-            logging_level=logging.CRITICAL,
-            **local,
-        )
+        with _inherited({} if address else wanted):
+            ray.init(
+                address=address or "local",
+                log_to_driver=log_to_driver,
+                logging_level=logging.CRITICAL,
+                **options,
+            )
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # what Ray makes of it as it starts
             raise KeyboardInterrupt from None
@@ -64,6 +76,29 @@ def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
         if tries > 1 and any(words in str(error) for words in CRASHED_IN_FORK):
             return _init(address, log_to_driver, tries - 1)
         raise ClusterError(_not_joined(address, error)) from error
+
+
+def environment() -> dict[str, str]:
+    """Return what processes of trials get in their environment, wherever they are started."""
+    hides_gpus = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+    wanted = {hides_gpus: os.environ[hides_gpus]}
+    if not any(name in os.environ for name in ALLOCATOR):
+        # Trials that share a GPU cannot afford the gaps between segments of a fixed size.
+        torch = tuple(map(int, version("torch").split(".")[:2]))
+        wanted[ALLOCATOR[0 if torch >= (2, 9) else 1]] = "expandable_segments:True"
+    return wanted
+
+
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set yet, for processes that are started meanwhile."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _not_joined(address: str | None, error: BaseException) -> str:

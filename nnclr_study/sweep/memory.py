@@ -4,7 +4,8 @@ import re
 
 DEVICE = re.compile(
     r"Tried to allocate (?P<wanted>[\d.]+ \w+).*?"
-    r"total capacity of (?P<there>[\d.]+ \w+) of which (?P<free>[\d.]+ \w+) is free",
+    r"total capacity of (?P<there>[\d.]+ \w+) of which (?P<free>[\d.]+ \w+) is free"
+    r"(?:.*?(?P<share>[\d.]+ \w+) allowed)?",
     re.DOTALL,
 )
 """What torch says of a GPU."""
@@ -31,9 +32,12 @@ def lack(error: BaseException | str) -> str | None:
     """
     text = str(error)
     if found := DEVICE.search(text):
+        is_share = found["share"] not in (None, found["there"])
+        share = f", and the trial's share is {found['share']}" * is_share
         return (
             f"the GPU ran out of memory: {found['wanted']} more wanted, {found['free']} of "
-            f"{found['there']} free; {LESS}, and so do fewer trials on a GPU (--gpus-per-trial)"
+            f"{found['there']} free{share}; {LESS}, and so do fewer trials on a GPU "
+            "(--gpus-per-trial)"
         )
     if found := HOST.search(text):
         wanted = f"{int(found['bytes']) / 2**30:,.1f} GiB more wanted"

@@ -50,7 +50,7 @@ class Room:
 
     Args:
         demand: what a user asks for.
-        placement: what that was at the start, whose runner stays.
+        placement: of every trial, as it was decided at the start.
         ready: makes nodes that join ready.
         progress: is told of nodes that cannot be made so.
     """
@@ -58,7 +58,12 @@ class Room:
     def __init__(
         self, demand: Demand, placement: Placement, ready: Ready, progress: Progress
     ) -> None:
-        self._demand = replace(demand, runner=placement.runner)
+        self._demand = replace(
+            demand,
+            runner=placement.runner,
+            workers=placement.workers,
+            gpus_per_trial=placement.gpus_per_worker * placement.workers,
+        )
         self._room = placement.max_concurrent
         self._ready = ready
         self._progress = progress

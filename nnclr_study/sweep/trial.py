@@ -24,8 +24,8 @@ from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.gallery import write_gallery
 from nnclr_study.trainer.loop import DivergedError, Snapshot, train
-from nnclr_study.trainer.runtime import forget_peak_memory, peak_memory_bytes
-from nnclr_study.trainer.world import CPU, World
+from nnclr_study.trainer.runtime import forget_peak_memory, limit_gpu_memory, peak_memory_bytes
+from nnclr_study.trainer.world import World, compute_device
 
 RETRIES = 2
 """How often a trial whose process or node died goes on from its last epoch."""
@@ -48,11 +48,21 @@ class Job:
     store: Store | None
     """Where checkpoints are kept as well; None: every node sees `checkpoints`."""
     nccl: bool
+    """Whether the GPUs of the trials are real, and not just declared as in a test."""
 
 
 def in_process(params: dict[str, Any], job: Job) -> None:
     """Run a trial in the process that Tune gave it."""
-    _run(params, job, World.alone(), tune.report)
+    world = World.alone(job.placement.gpus_per_worker)
+    if job.nccl and world.device.type == "cpu":
+        lost = (
+            f"torch sees no GPU on {socket.gethostname()}, where Ray gave the trial one: install "
+            "a torch that fits the driver (`nnclr-study doctor` there says what is wrong), or "
+            "train on CPUs with --gpus-per-trial 0"
+        )
+        tune.report({"stops": ClusterError(lost)})
+        return
+    _run(params, job, world, tune.report)
 
 
 def with_trainer(params: dict[str, Any], job: Job) -> None:
@@ -96,9 +106,12 @@ class _Telling(TuneReportCallback):  # type: ignore[misc]
 
 
 def _worker(params: dict[str, Any]) -> None:
-    # A GPU that is only declared, as in a test, is none to torch.
-    device = ray.train.torch.get_device() if torch.cuda.is_available() else CPU
-    _run(params, params["job"], World.joined(device), ray.train.report)
+    job: Job = params["job"]
+    gpus = job.placement.gpus_per_worker
+    device = compute_device(gpus)
+    if device.type == "cuda":
+        device = ray.train.torch.get_device()  # which of the node's GPUs is this worker's
+    _run(params, job, World.joined(device, gpus or 1.0), ray.train.report)
 
 
 def _run(
@@ -130,6 +143,7 @@ def _run(
 
     for path in job.images:
         _await(path)
+    limit_gpu_memory(world.device, world.gpu_share)
     forget_peak_memory(world.device)
     try:
         if job.store:

@@ -66,7 +66,7 @@ def train(
         learner.load_state_dict(resume.tensors)
         rows = list(resume.rows)
         learner.steps_taken = len(rows) * config.steps_per_epoch
-    data = data.on(world.device)
+    data = data.on(world.device, world.gpu_share)
     for epoch in range(len(rows), config.epochs):
         started = monotonic()
         metrics = _train_epoch(learner, data, epoch)

@@ -20,18 +20,23 @@ from nnclr_study.trainer.world import CPU, World, random_stream
 STEPS = 4
 
 
-def pace(config: TrialConfig, data: Path) -> Pace:
+def pace(config: TrialConfig, data: Path, gpus: float | None = None) -> Pace:
     """Train two short epochs of a trial in this process.
 
     The second one's steps count, which are warm, and the first one's evaluation, which is without
     the test images, as in all epochs but the last.
+
+    Args:
+        config: of the trial.
+        data: folder of data sets.
+        gpus: GPUs that the trial will have; None: a GPU if torch sees one.
 
     Raises:
         DataError: the images cannot be had.
         DivergedError: it diverges at once.
     """
     short = config.model_copy(update={"epochs": 2, "steps_per_epoch": STEPS, "warmup_epochs": 0})
-    *_, last = train(short, load_dataset(config, data), World.alone())
+    *_, last = train(short, load_dataset(config, data), World.alone(gpus))
     first, second = last.rows
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint"

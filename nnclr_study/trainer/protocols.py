@@ -80,7 +80,7 @@ def score(protocol: str, subject: Subject, data: Dataset, world: World) -> Score
     result is a function of its weights to the bit.
     """
     settle(world.device, subject.precision)
-    data = data.on(world.device)
+    data = data.on(world.device, world.gpu_share)
     if protocol in ("linear", "knn"):
         encoder = _encoder(subject, True, world)
         return (_linear if protocol == "linear" else _knn)(encoder, subject, data, world)

@@ -1,6 +1,7 @@
 """What a trial sets of the process that it runs in: threads, memory and precision."""
 
 import ctypes
+import gc
 import re
 import resource
 import sys
@@ -29,6 +30,8 @@ def settle(device: torch.device, precision: str, threads: int = 1) -> None:
     """
     torch.set_num_threads(threads)
     if device.type == "cuda":
+        # Before it, queries of memory may answer nonsense.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         allow = precision != "float32"
         torch.backends.cuda.matmul.allow_tf32 = allow
         torch.backends.cudnn.allow_tf32 = allow
@@ -39,9 +42,22 @@ def settle(device: torch.device, precision: str, threads: int = 1) -> None:
             libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
+def limit_gpu_memory(device: torch.device, share: float) -> None:
+    """Limit this process to a share of the GPU's memory, and free what its last trial left there.
+
+    The limit holds until the next call; a share of 1 lifts it. On a CPU nothing is done.
+    """
+    if device.type == "cuda":
+        gc.collect()  # tensors that an error's traceback holds in a cycle
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
+        torch.cuda.empty_cache()
+
+
 def forget_peak_memory(device: torch.device) -> None:
     """Let the peak of this process's memory count from now on."""
     if device.type == "cuda":
+        # Before it, torch raises for a device with an index.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
         with suppress(OSError):  # a container may forbid it: the process's whole peak counts then

@@ -12,6 +12,16 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
+def compute_device(gpus: float | None = None) -> torch.device:
+    """Return the GPU that this process may use, or the CPU.
+
+    Args:
+        gpus: GPUs that a scheduler gave this process: with 0 it uses the CPU, whatever torch sees.
+            None: no scheduler is involved, and a GPU that torch sees is used.
+    """
+    return torch.device("cuda" if gpus != 0 and torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class World:
     """One worker's place among the `size` workers of a trial.
@@ -24,16 +34,18 @@ class World:
     device: torch.device = CPU
     rank: int = 0
     size: int = 1
+    gpu_share: float = 1.0
+    """Share of the GPU's memory that this worker may take."""
 
     @classmethod
-    def alone(cls) -> Self:
-        """Return a world of one, on the GPU that this process may use, or the CPU."""
-        return cls(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    def alone(cls, gpus: float | None = None) -> Self:
+        """Return a world of one worker on `compute_device(gpus)`; a part of a GPU is its share."""
+        return cls(compute_device(gpus), gpu_share=float(gpus or 1))
 
     @classmethod
-    def joined(cls, device: torch.device) -> Self:
+    def joined(cls, device: torch.device, gpu_share: float = 1.0) -> Self:
         """Return our place in the process group that was joined."""
-        return cls(device, dist.get_rank(), dist.get_world_size())
+        return cls(device, dist.get_rank(), dist.get_world_size(), gpu_share)
 
     def rows(self, count: int, rank: int | None = None) -> slice:
         """Return which of `count` rows are ours (or another rank's): contiguous, in order."""
