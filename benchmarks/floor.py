@@ -58,11 +58,12 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[32, 96], help="of the images")
     args = parser.parse_args()
     device = World.alone().device
-    settle(device, "float32", args.threads)
+    torch.set_num_threads(args.threads)
     print(f"{machine(device)}; median of {args.rounds}")
     edge = 8_192 if device.type == "cuda" else 2_048
     for side in args.sides:
         for precision, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+            settle(device, precision, args.threads)
             step = train_step(TrialConfig(precision=precision), side, device)
             with FlopCounterMode(display=False) as counter:
                 step()

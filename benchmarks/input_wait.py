@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", help="as in a study file")
     args = parser.parse_args()
     loop.feed = timed  # type: ignore[assignment]
-    world = World.alone()
+    device = World.alone().device
     with tempfile.TemporaryDirectory() as folder:
         for side in (32, 96):
             config = TrialConfig(
@@ -88,13 +88,15 @@ def main() -> None:
             for streamed in (False, True):
                 for cold in (False, True):
                     loop.must_stream = lambda *_, streamed=streamed: streamed  # type: ignore[assignment]
+                    # Of no share of a GPU's memory, all images are left where they are streamed.
+                    world = World(device, gpu_share=0.0 if streamed else 1.0)
                     if cold and found.path:
                         forget(found.path)
                     waited = 0.0
                     (last,) = loop.train(config, data, world)
                     row = last.rows[-1]
                     if (side, streamed, cold) == (32, False, False):
-                        print(machine(world.device))
+                        print(machine(device))
                     print(
                         f"{side:>3} px  {'streamed' if streamed else 'mapped':<8}  "
                         f"{'cold' if cold else 'warm'}  waited {waited * 1e3:6.1f} ms of "

@@ -40,6 +40,7 @@ The target of 4x is met at 96 px with AMX alone.
 
 import argparse
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[32, 96], help="of the images")
     args = parser.parse_args()
     device = World.alone().device
-    settle(device, "float32", args.threads)
+    torch.set_num_threads(args.threads)
     print(f"{machine(device)}; median of {args.rounds}")
     for side in args.sides:
         pixels = np.random.default_rng(0).integers(
@@ -109,14 +110,20 @@ def main() -> None:
         theirs = Theirs(side).to(device)
         optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
 
-        def lightly(theirs=theirs, images=images, optimizer=optimizer) -> float:  # noqa: ANN001
-            return theirs.step(images, optimizer)
+        def lightly(theirs=theirs, images=images, optimizer=optimizer) -> None:  # noqa: ANN001
+            settle(device, "float32", args.threads)
+            theirs.step(images, optimizer)
 
-        ours = {
-            precision: train_step(CONFIG.model_copy(update={"precision": precision}), side, device)
-            for precision in ("float32", "bf16")
-        }
-        seconds = in_turn({"lightly": lightly, **ours}, args.rounds)
+        works: dict[str, Callable[[], None]] = {"lightly": lightly}
+        for precision in ("float32", "bf16"):
+            config = CONFIG.model_copy(update={"precision": precision})
+
+            def ours(step=train_step(config, side, device), precision=precision) -> None:  # noqa: ANN001, B008
+                settle(device, precision, args.threads)
+                step()
+
+            works[precision] = ours
+        seconds = in_turn(works, args.rounds)
         for name, value in seconds.items():
             print(f"{side:>3} px  {name:<8} {value:7.3f} s   {seconds['lightly'] / value:4.2f}x")
 
