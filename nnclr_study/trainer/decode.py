@@ -17,7 +17,7 @@ BACKGROUND = "white"
 """Color that transparent pixels are put on."""
 MAX_PIXELS = 2 * 89_478_485
 """Pixels of the largest image that is decoded; it is Pillow's own limit."""
-LARGE = 2**24
+LARGE = 2**26
 """Pixels of an image from which on images are decoded one at a time, to bound the memory."""
 OPAQUE = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}

@@ -50,7 +50,7 @@ def open_original(name: str, folder: Path, image_size: int) -> Original:
     if is_plugin(name):
         return open_dataset(name, folder, image_size)
     if name.startswith("folder:"):
-        return ImageFolder(folder / name.removeprefix("folder:")).original()
+        return _image_folder(folder / name.removeprefix("folder:"))
     if name == "synthetic":
         return _synthetic(image_size)
     if name == "stl10":
@@ -141,3 +141,8 @@ def _fetched(open_with: Callable[..., Any], said: str, folder: Path, within: str
             f"archive there, so that {folder / within} holds its files, or name another folder "
             "with --data"
         ) from error
+
+
+def _image_folder(base: Path) -> Original:
+    """Return an image folder: train/CLASS/*, test/CLASS/* and, if there is one, unlabelled/**."""
+    return ImageFolder(base).original()
