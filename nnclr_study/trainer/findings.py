@@ -20,7 +20,7 @@ MOSTLY = 0.75
 """Share of the images of one class, from which on accuracy says little."""
 
 NOTES = {
-    Remark.TURNED: "turned upright, as their EXIF orientation says",
+    Remark.TURNED: "were turned upright, as their EXIF orientation says",
     Remark.TRANSPARENT: f"with transparency were put on {BACKGROUND}",
     Remark.SIXTEEN_BIT: "of 16 bits were scaled to 8 bits",
     Remark.FLOAT: "of floating-point values from 0 to 1 were scaled to 8 bits",

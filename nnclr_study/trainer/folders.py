@@ -76,7 +76,8 @@ class ImageFolder:
         self.ignored: Counter[str] = Counter()
         """Number of ignored files of each kind."""
         self._problems: list[str] = []
-        spelled = [name for name in SPELLINGS if is_folder(base / name)]
+        # What is there must be a folder: a link to one that is gone is not "no images".
+        spelled = [name for name in SPELLINGS if os.path.lexists(base / name)]
         if len(spelled) > 1:
             raise DataError(f"{base} has both {' and '.join(spelled)}; merge them into one")
         self.folders = {part: base / part for part in ("train", "test")}
@@ -157,6 +158,10 @@ class ImageFolder:
 
     def _files(self, folder: Path) -> list[Path]:
         """Return all images below a folder, in the order of their names."""
+        if os.path.lexists(folder) and not is_folder(folder):
+            raise DataError(
+                f"{folder} is not a folder, or a link to one that is gone; repair or remove it"
+            )
         if not is_folder(folder):
             there = [path.name for path in _subfolders(self.base)]
             raise _no_images(folder, f" ({self.base.name} has {_some(there)})" if there else "")

@@ -114,7 +114,7 @@ def test_what_was_done_to_images_is_counted(base):
     frames[0].save(base / "train" / "owl" / "moves.gif", save_all=True, append_images=frames[1:])
     found = told(base)
     assert found.notes == [
-        "4 of 247 images turned upright, as their EXIF orientation says",
+        "4 of 247 images were turned upright, as their EXIF orientation says",
         "1 of 247 images with transparency were put on white",
         "1 of 247 images of 16 bits were scaled to 8 bits",
         "1 of 247 images of floating-point values from 0 to 1 were scaled to 8 bits",

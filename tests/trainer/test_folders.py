@@ -84,6 +84,18 @@ def test_both_spellings_of_unlabelled_are_read_but_not_together(base, spelling):
         ImageFolder(base)
 
 
+@pytest.mark.parametrize("part", ["unlabelled", "unlabeled", "test"])
+def test_a_part_that_is_a_file_or_a_link_to_nothing_is_not_taken_for_missing(base, part):
+    (base / "test").rename(base / "away" if part == "test" else base / "test")
+    (base / part).symlink_to("gone")
+    with pytest.raises(DataError, match=rf"birds/{part} is not a folder, or a link to one that"):
+        ImageFolder(base)
+    (base / part).unlink()
+    (base / part).write_text("")
+    with pytest.raises(DataError, match=rf"birds/{part} is not a folder"):
+        ImageFolder(base)
+
+
 def denied(monkeypatch, *paths):
     """Have some folders unreadable, as for root none is."""
     scandir, names = os.scandir, {str(path) for path in paths}
