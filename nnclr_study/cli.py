@@ -110,6 +110,7 @@ def plan(
     from nnclr_study.report.noise import resolution
     from nnclr_study.study.forecast import extremes, forecast
     from nnclr_study.study.plan import plan_trials
+    from nnclr_study.study.plan_warnings import plan_warnings
     from nnclr_study.study.plugins import require
     from nnclr_study.study.spec import load_study
     from nnclr_study.tell import (
@@ -159,6 +160,7 @@ def plan(
             "noise": asdict(resolved.noise) if resolved else None,
         }
         about = {"study": study.name, "question": study.question, "trials": rows}
+        about["warnings"] = plan_warnings(study)
         _print_json(about | {"forecast": asdict(coming) | further})
         return
     if study.search:
@@ -169,6 +171,8 @@ def plan(
         out.print(line)
     if not study.search:
         out.print(resolution_line(resolved))
+    for warning in plan_warnings(study):
+        out.print(f"warning: {warning}")
 
 
 @app.command()
@@ -221,6 +225,7 @@ def run(
     """
     from nnclr_study.study.budget import allowed
     from nnclr_study.study.configurations import exhausted
+    from nnclr_study.study.plan_warnings import plan_warnings
     from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
@@ -266,6 +271,8 @@ def run(
         todo, over = allowed(folder, study, todo, retry_failed)
         more = bool(todo or study.search)
         if more and over is None:
+            for warning in plan_warnings(study):
+                err.print(f"warning: {warning}", soft_wrap=True)
             with held():
                 from nnclr_study.report.live import Interim
                 from nnclr_study.sweep.engine import How, run_study

@@ -10,6 +10,7 @@ from nnclr_study.aligned import aligned
 from nnclr_study.report.blocks import MIN_PAIRS
 from nnclr_study.report.noise import Resolution
 from nnclr_study.report.wording import points
+from nnclr_study.study.configurations import LIMIT, size
 from nnclr_study.study.forecast import Forecast
 from nnclr_study.study.plan import Trial, condition_label, plan_trials, show_value
 from nnclr_study.study.spec import Study
@@ -63,9 +64,11 @@ def headline(study: Study) -> str:
         return f"{count} trials: {count // seeds} conditions x {seeds} seeds"
     table, limits = study.search.table, study.budget.model_dump(exclude={"max_failures"})
     ends = " or ".join(f"{n:,g} {name.replace('_', '-')}" for name, n in limits.items() if n)
+    there = size(study, min(study.budget.trials or LIMIT, LIMIT))
+    held = f" or when all {there:,} configurations of its space have been trained" if there else ""
     return (
         f"a search for {' and '.join(table.objectives)}: sampler {table.sampler}, early stopping "
-        f"{table.early_stopping}, ends after {ends}"
+        f"{table.early_stopping}, ends after {ends}{held}"
     )
 
 

@@ -12,6 +12,7 @@ from nnclr_study.errors import Problem
 from nnclr_study.study.augmentation import OFF
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rules import broken_rule, did_you_mean, repeats, table_problems
+from nnclr_study.study.when import when_problems
 
 Value = int | float | str | bool | None
 """Of a knob; None stands for one that is left out, as `predictor_width`."""
@@ -111,8 +112,10 @@ class Axis:
         """Tell whether the knob is searched beside the values of the knobs before it."""
         return all(params.get(other) == value for other, value in self.when.items())
 
-    def share(self, value: int | float) -> float:
-        """Return in which share of its draws a random search gets a value of a range."""
+    def share(self, value: Scalar) -> float:
+        """Return in which share of its draws a random search gets a value; 1 for any choice."""
+        if self.choices or isinstance(value, str):
+            return 1.0
         if self.count is None:
             return 0.0
         if self.log:
@@ -266,13 +269,8 @@ def _axis_problems(
             yield Problem(f"{at}.choices", axis["choices"], "has a value twice; name each once")
     else:
         yield from _range_problems(at, knob, axis)
-    for other, value in axis.get("when", {}).items():
-        if other in earlier and not _axis(other, earlier[other]).holds(value):
-            yield Problem(f"{at}.when.{other}", value, f"is nothing that {other} is searched for")
-        elif other not in earlier:
-            yield Problem(
-                f"{at}.when.{other}", value, "must name a knob that is searched further up"
-            )
+    axes = {other: _axis(other, found) for other, found in earlier.items()}
+    yield from when_problems(f"{at}.when", knob, axis.get("when", {}), axes)
 
 
 def _range_problems(at: str, knob: str, axis: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """The study file: TOML in, a `Study` out, or every problem of the file at once."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
@@ -13,7 +13,6 @@ from nnclr_study.errors import Problem, StudyFileError
 from nnclr_study.study.checks import find_problems
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plugins import GROUPS, Named, is_plugin
-from nnclr_study.study.rules import repeats
 from nnclr_study.study.search import Search, Value, read_search
 from nnclr_study.study.tables import BudgetTable as BudgetTable
 from nnclr_study.study.tables import ConfirmationTable, ReferenceTable, StudyTable
@@ -129,7 +128,9 @@ def parse_study(text: str, path: Path | str) -> Study:
         ),
         text=text,
     )
-    problems = _first(_misfits(study)) or ([] if study.search else _first(_arm_problems(study)))
+    problems = _first(_misfits(study)) or _first(
+        _point_repeats(study) if study.search else _arm_problems(study)
+    )
     if problems:
         raise StudyFileError(path, problems)
     return study
@@ -155,9 +156,15 @@ def arms(study: Study) -> list[dict[str, Value]]:
     They stand in file order: the full product of the grid, its last knob varying fastest, and the
     points. What a condition does not set is as in `[trial]`, or by default.
     """
-    found = [resolved(study, condition) for condition in [*_product(study), *study.points]]
+    found = [resolved(study, condition) for condition in conditions(study)]
     found.sort(key=lambda arm: not _agrees(arm, study.baseline))  # stable
     return found
+
+
+def conditions(study: Study) -> Iterator[dict[str, Value]]:
+    """Yield the conditions of a grid as its file sets them: its product, and then its points."""
+    yield from _product(study)
+    yield from study.points
 
 
 def incomparable(old: Study, new: Study) -> list[str]:
@@ -248,11 +255,40 @@ def _misfits(study: Study) -> Iterator[Problem]:
                 seen.add(rule)
 
 
+def _point_repeats(study: Study) -> Iterator[Problem]:
+    """Yield points of a search that are there twice, whatever order their knobs stand in."""
+    assert study.search is not None
+    places = []
+    for index, point in enumerate(study.points):
+        searched: dict[str, Value] = {}
+        for knob, axis in study.search.space.items():
+            # What a point leaves open is drawn: it may yet be what a `when` asks for.
+            others = {
+                k: searched.get(k) if k in point else value for k, value in axis.when.items()
+            }
+            if knob in point and axis.applies(others):
+                searched[knob] = point[knob]
+        places.append((f"points[{index}]", searched))
+    yield from _repeats(places)
+
+
+def _repeats(places: Iterable[tuple[str, Mapping[str, Value]]]) -> Iterator[Problem]:
+    """Yield conditions that stand in two places."""
+    first: dict[tuple[tuple[str, Value], ...], str] = {}
+    for place, condition in places:
+        before = first.setdefault(tuple(condition.items()), place)
+        if before != place:
+            rule = f"is there twice, as {before} and as {place}; name each condition once"
+            yield Problem("points", dict(condition), rule)
+
+
 def _arm_problems(study: Study) -> Iterator[Problem]:
     """Yield conditions that are there twice, and a baseline that is not one of them."""
+    yield from _repeats(
+        [("[grid]", resolved(study, condition)) for condition in _product(study)]
+        + [(f"points[{i}]", resolved(study, point)) for i, point in enumerate(study.points)]
+    )
     found = arms(study)
-    for twice in repeats(tuple(arm.items()) for arm in found):
-        yield Problem("points", dict(twice), "is there twice; name each condition once")
     if study.baseline:
         meant = sum(_agrees(arm, study.baseline) for arm in found)
         if meant != 1:

@@ -197,3 +197,119 @@ def test_what_optuna_could_not_hold_in_one_study_is_incomparable():
     assert said == "the objective was val_probe_top1, and is now gpu_seconds"
     (said,) = incomparable(old, parse_study(changed("epochs = 18", "epochs = 9"), ""))
     assert said == "epochs was 18, and is now 9"
+
+
+def spaced(*lines):
+    """Return a search whose space has these lines alone."""
+    return SEARCH.split("queue_size =")[0] + "\n".join(lines) + "\n"
+
+
+LARS = "lars_trust = { low = 1e-4, high = 1e-2, log = true, when = %s }"
+CONTINUOUS = "temperature = { low = 0.05, high = 0.5 }"
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "says"),
+    [
+        ([CONTINUOUS, LARS % "{ temperature = 0.1 }"], "temperature", "a continuous range"),
+        (
+            [
+                "temperature = { low = 0.05, high = 0.5, log = true }",
+                LARS % "{ temperature = 0.1 }",
+            ],
+            "temperature",
+            "give temperature as { choices = [..] }",
+        ),
+        (
+            ["queue_size = { low = 64, high = 10_000, log = true }", LARS % "{ queue_size = 64 }"],
+            "queue_size",
+            "practically never drawn: queue_size has 9,937 values",
+        ),
+        (
+            ["queue_size = { low = 0, high = 10_000 }", LARS % "{ queue_size = 0 }"],
+            "queue_size",
+            "10,001 values",
+        ),
+        (
+            [
+                "temperature = { low = 0.1, high = 1.0, step = 0.001 }",
+                LARS % "{ temperature = 0.1 }",
+            ],
+            "temperature",
+            "901 values",
+        ),
+    ],
+)
+def test_a_condition_that_practically_never_holds_is_refused(lines, key, says):
+    found, _ = problems(spaced(*lines))
+    assert says in found[f"search.space.lars_trust.when.{key}"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["temperature = { choices = [0.1, 0.5] }", LARS % "{ temperature = 0.1 }"],
+        ["temperature = { low = 0.1, high = 0.5, step = 0.1 }", LARS % "{ temperature = 0.3 }"],
+        ["neighbours = { low = 1, high = 16, log = true }", LARS % "{ neighbours = 16 }"],
+        [f"queue_size = {{ choices = {[*range(50, 350)]} }}", LARS % "{ queue_size = 50 }"],
+        ["head_batch_norm = { choices = [true, false] }", LARS % "{ head_batch_norm = true }"],
+    ],
+)
+def test_a_condition_on_a_value_that_is_drawn_is_accepted(lines):
+    assert "lars_trust" in parse_study(spaced(*lines), "x").search.space
+
+
+def test_a_condition_that_contradicts_itself_is_refused():
+    lines = [
+        'optimizer = { choices = ["adam", "sgd", "lars"] }',
+        "lars_clip = { choices = [true, false], when = { optimizer = 'lars' } }",
+        LARS % "{ optimizer = 'sgd', lars_clip = true }",
+    ]
+    found, _ = problems(spaced(*lines))
+    said = found["search.space.lars_trust.when.lars_clip"]
+    assert "never holds: it needs both optimizer = 'sgd' and optimizer = 'lars'" in said
+    parse_study(spaced(*lines[:2], LARS % "{ optimizer = 'lars', lars_clip = true }"), "x")
+    turned, _ = problems(spaced(*lines[:2], LARS % "{ lars_clip = true, optimizer = 'sgd' }"))
+    assert "never holds" in turned["search.space.lars_trust.when.optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("when", "key"),
+    [
+        ("{ optimizer = ['adam', 'lars'] }", "search.space.lars_trust.when"),
+        ("{ lars_trust = 0.001 }", "search.space.lars_trust.when.lars_trust"),
+        ("{ lars_clip = true }", "search.space.lars_trust.when.lars_clip"),
+    ],
+)
+def test_a_condition_names_one_value_of_a_knob_further_up(when, key):
+    lines = ['optimizer = { choices = ["adam", "lars"] }', LARS % when]
+    lines += ["lars_clip = { choices = [true, false] }"]
+    assert key in problems(spaced(*lines))[0]
+
+
+POINT = '[[points]]\nqueue_size = 50\noptimizer = "adam"\n'
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        POINT,
+        '[[points]]\noptimizer = "adam"\nqueue_size = 50\n',
+        POINT + "lars_trust = 0.001\n",
+    ],
+    ids=["the same", "another order", "a knob that does not apply"],
+)
+def test_a_point_that_is_there_twice_is_refused(again):
+    other = '[[points]]\nqueue_size = 60\noptimizer = "adam"\n'
+    found, _ = problems(SEARCH + POINT + other + again)
+    assert "is there twice, as points[0] and as points[2]" in found["points"]
+
+
+def test_points_that_differ_are_no_copies():
+    """What a point leaves open is drawn by the sampler, and is not the default."""
+    points = POINT + POINT + "temperature = 0.1\n" + POINT.replace("50", "60")
+    assert len(parse_study(SEARCH + points, "x").points) == 3
+    one = SEARCH.replace("step = 0.05", "step = 0.5").replace("low = 0.05", "low = 0.5")
+    one = one.replace("high = 0.5", "high = 1.0")
+    found, _ = problems(one + POINT + "temperature = 1\n" + POINT + "temperature = 1.0\n")
+    assert "is there twice" in found["points"]

@@ -365,3 +365,27 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         with pytest.raises(StudyFileError, match=said) as caught:
             load_study(path)
         assert path.name in str(caught.value)
+
+
+def test_a_condition_that_is_there_twice_is_told_with_both_places():
+    point = "[[points]]\nqueue_size = 200\n"
+    found, _ = problems(GOOD + point + point + "temperature = 0.1\n")
+    assert "is there twice, as points[0] and as points[1]" in found["points"]
+    found, _ = problems(GOOD + point + "[[points]]\ntemperature = 1.0\nqueue_size = 0\n")
+    assert "is there twice, as [grid] and as points[1]" in found["points"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("[0.1, 1]", "[1, 1.0]", "grid.temperature"),
+        ("[0.1, 1]", "[0.1, 0.10]", "grid.temperature"),
+        ("[0.1, 1]", "[0.1, 1e-1]", "grid.temperature"),
+        ("[0, 40, 100]", "[40, 0x28]", "grid.queue_size"),
+        ("[0, 40, 100]", "[true, 1]", "grid.queue_size"),
+        ("[1, 2]", "[2, 2]", "study.seeds"),
+    ],
+)
+def test_a_value_is_there_twice_however_it_is_written(old, new, key):
+    assert "twice" in problems(GOOD.replace(old, new))[1]
+    assert key in problems(GOOD.replace(old, new))[0]
