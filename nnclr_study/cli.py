@@ -21,7 +21,14 @@ from typer.core import TyperGroup
 
 import nnclr_study
 from nnclr_study import crash
-from nnclr_study.errors import DataWarning, RunFolderWarning, StudyError, UsageError, chain
+from nnclr_study.errors import (
+    ClusterError,
+    DataWarning,
+    StudyError,
+    StudyWarning,
+    UsageError,
+    chain,
+)
 from nnclr_study.interrupts import by_sigterm, held
 from nnclr_study.output import Output, console
 from nnclr_study.printable import one_line
@@ -229,6 +236,7 @@ def run(
     from nnclr_study.study.plugins import require
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.study.spec import load_study
+    from nnclr_study.sweep.local_ray import find_place
     from nnclr_study.sweep.missing import restore_rows
 
     study = load_study(file)
@@ -273,7 +281,9 @@ def run(
         if more and over is None:
             for warning in plan_warnings(study):
                 err.print(f"warning: {warning}", soft_wrap=True)
-            with held():
+            if address is None:
+                find_place()  # fails early: the next lines, and Ray's start, take long
+            with _loaded(), held():
                 from nnclr_study.report.live import Interim
                 from nnclr_study.sweep.engine import How, run_study
                 from nnclr_study.sweep.resources import Demand
@@ -319,6 +329,17 @@ def run_flags(**options: Any) -> list[str]:
         elif value is not None:
             flags.append(f"{flag}={value}")
     return flags
+
+
+@contextmanager
+def _loaded() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ClusterError(
+            f"what `run` needs does not load: {error}; `nnclr-study doctor` looks at what is "
+            "installed, and pip install -e . in nnclr-study's clone installs it"
+        ) from error
 
 
 @contextmanager
@@ -845,8 +866,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _call(argv: Sequence[str] | None) -> int:
     crash.run_folder = None
     with warnings.catch_warnings():
-        for kind in (DataWarning, RunFolderWarning):
-            warnings.simplefilter("once", kind)
+        warnings.simplefilter("once", StudyWarning)
         warnings.showwarning = partial(_warn, warnings.showwarning)
         try:
             app(argv)
@@ -878,8 +898,8 @@ def _report_crash(error: BaseException, argv: Sequence[str]) -> None:
 def _warn(
     usual: Callable[..., None], message: Warning | str, kind: type[Warning], *where: Any
 ) -> None:
-    """Tell a user what to know of images and run folders; other warnings go their usual way."""
-    if issubclass(kind, DataWarning | RunFolderWarning):
+    """Print the warnings of this program in a line; other warnings go their usual way."""
+    if issubclass(kind, StudyWarning):
         err.write(f"warning: {message}\n")
     else:
         usual(one_line(str(message)), kind, *where)

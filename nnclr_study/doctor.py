@@ -7,7 +7,6 @@ tried with a file that is gone at once.
 import os
 import shutil
 import socket
-import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from nnclr_study.errors import PluginError
+from nnclr_study.errors import PluginError, StudyError
 from nnclr_study.study import provenance
+from nnclr_study.study.folders import try_writing
 from nnclr_study.study.plugins import GROUPS, find, installed
+from nnclr_study.study.provenance import masked
+from nnclr_study.sweep.local_ray import SHORTER, CannotStartError, find_place, ray_folder
 
 Level = Literal["ok", "slow", "bad"]
 
@@ -31,6 +33,8 @@ MEMORY, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 KNOCK_SECONDS = 1.0
 CLUSTER_FILE = "ray_current_cluster"
 """In Ray's folder: `ray start` writes the address of the machine's cluster there."""
+ASKED = {"abfs", "abfss", "gcs", "gs", "hdfs", "s3", "viewfs"}
+"""Schemes of object stores that are asked over the network as soon as they are named."""
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -178,6 +182,17 @@ def _memory_bytes() -> tuple[int, int]:
 def _storage(storage: str) -> Check:
     if "://" not in storage:
         return _folder("storage", Path(storage), "--storage")
+    scheme, _, bucket = storage.partition("://")
+    if not bucket.strip("/"):
+        way_out = "name one with --storage, as s3://BUCKET/FOLDER"
+        return Check("storage", "bad", f"{storage} names no bucket", way_out)
+    if scheme not in ASKED or bucket.startswith("/"):
+        from nnclr_study.sweep.store import Store
+
+        try:
+            Store(storage, "doctor")
+        except StudyError as error:
+            return Check("storage", "bad", masked(storage), str(error))
     here = _folder("storage", Path("runs"), "--storage")
     said = f"an object store, which was not asked; its working copy here: {here.said}"
     return Check("storage", here.level, said, here.way_out)
@@ -191,20 +206,13 @@ def _data(data: Path) -> Check:
     return Check("data", check.level, f"{check.said}; prepared: {names}", check.way_out)
 
 
-def _folder(name: str, path: Path, flag: str) -> Check:
-    """Look at a folder that `run` would write to, or make."""
-    there = path.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        way_out = f"move {there} away, or name another folder with {flag}"
-        return Check(name, "bad", f"{path}: {there} is no folder", way_out)
+def _folder(name: str, path: Path, flag: str, lock: bool = True) -> Check:
+    """Look at a folder that `run` would write to, or make, and whether it can lock files there."""
     try:
-        tempfile.TemporaryFile(dir=there).close()
+        there = try_writing(path, lock)
     except OSError as error:
         way_out = f"name a folder that you may write to with {flag}"
-        said = f"{path}: {there} cannot be written: {error.strerror}"
-        return Check(name, "bad", said, way_out)
+        return Check(name, "bad", f"{path}: {error.filename} {error.strerror}", way_out)
     free = shutil.disk_usage(there).free
     said = f"{path}: {'writable' if there == path.absolute() else 'will be made'}"
     said += f", {free / 1e9:.1f} GB free"
@@ -214,43 +222,22 @@ def _folder(name: str, path: Path, flag: str) -> Check:
 
 
 def _ray() -> Check:
-    """Look at what Ray writes when it starts: its files, and a token in the home folder."""
-    if find_spec("ray") is None:
-        return Check("Ray", "bad", "is not installed", "pip install -e . in nnclr-study's clone")
-    files = _folder("Ray", _ray_folder(), "the environment variable RAY_TMPDIR")
-    if files.level == "bad":
-        return files
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        token = "no token: whoever reaches its ports can run code"
-    elif os.environ.get("RAY_AUTH_TOKEN"):
-        token = "its token as RAY_AUTH_TOKEN says"
-    else:
-        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-        file = Path(named) if named else Path.home() / ".ray" / "auth_token"
-        made = _folder("Ray", file.parent, "HOME")  # Ray makes the one in the home folder itself
-        if not os.access(file, os.R_OK) and (named or made.level == "bad"):
-            return Check(
-                "Ray",
-                "bad",
-                f"cannot keep a token in {file}",
-                "make it writable, name the file of a token with RAY_AUTH_TOKEN_PATH, or where "
-                "nobody else reaches this machine do without (RAY_AUTH_MODE=disabled)",
-            )
-        token = f"its token in {file}"
-    return Check("Ray", files.level, f"files in {files.said}; {token}", files.way_out)
-
-
-def _ray_folder() -> Path:
-    """Return where Ray keeps its files, as it finds the place itself."""
-    named = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
-    return Path(named or tempfile.gettempdir()) / "ray"
+    """Look at what `run` itself looks at before it starts Ray."""
+    try:
+        place = find_place()
+    except CannotStartError as error:
+        return Check("Ray", "bad", error.said, error.way_out)
+    if place.instead:
+        return Check("Ray", "slow", f"{place.instead}; {place.token}", SHORTER)
+    files = _folder("Ray", place.folder, "the environment variable RAY_TMPDIR", lock=False)
+    return Check("Ray", files.level, f"files in {files.said}; {place.token}", files.way_out)
 
 
 def _cluster() -> Check:
     address, named = os.environ.get("RAY_ADDRESS", "auto"), "RAY_ADDRESS"
     join = address
     if address == "auto":
-        file = _ray_folder() / CLUSTER_FILE
+        file = ray_folder() / CLUSTER_FILE
         named = str(file)
         try:
             address = file.read_text().strip()

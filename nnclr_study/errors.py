@@ -58,11 +58,19 @@ class RunFolderError(StudyError):
     """A run folder that is missing, in use, or not one of ours."""
 
 
-class RunFolderWarning(_Message, UserWarning):
+class StudyWarning(_Message, UserWarning):
+    """What a user should know, though the command goes on; its text is all that is shown."""
+
+
+class ClusterWarning(StudyWarning):
+    """What of this machine or cluster is not as it was asked for."""
+
+
+class RunFolderWarning(StudyWarning):
     """What in a run folder was set aside; the rest is used."""
 
 
-class DataWarning(_Message, UserWarning):
+class DataWarning(StudyWarning):
     """What a user should know of the images of a data set; they can be used."""
 
 

@@ -1,10 +1,12 @@
 """`doctor` says what stands in the way of `run`, in 80 columns, and leaves all as it was."""
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -24,14 +26,17 @@ NAMES += ["images"]
 def machine(tmp_path, monkeypatch):
     """A machine on which nothing is amiss but that it has no GPU."""
     for name in list(os.environ):
-        if name.startswith("RAY_"):
+        if name.startswith("RAY_") and "OVERRIDE" not in name:
             monkeypatch.delenv(name)
+    monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(doctor, "LITTLE_DISK", 0)
-    for name in ("home", "tmp", "data"):
+    for name in ("home", "data"):
         (tmp_path / name).mkdir()
-    return tmp_path
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # as sockets need it
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        (tmp_path / "tmp").symlink_to(short)
+        yield tmp_path
 
 
 def look(machine, storage=None, data=None):
@@ -84,11 +89,54 @@ def test_a_folder_that_cannot_be_written_stands_in_the_way(machine, capsys):
     assert look(machine, data=Path("/proc/data"))["data"].level == "bad"
 
 
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda at: at.write_text(""), "at"),
+        (lambda at: at.write_text(""), "at/below/it"),
+        (lambda at: at.symlink_to("nowhere"), "at"),
+        (lambda at: at.symlink_to("nowhere"), "at/below/it"),
+        (lambda at: at.symlink_to(at), "at"),
+        (lambda at: at.symlink_to("/proc"), "at"),
+        (lambda at: None, "n" * 300),
+        (lambda at: None, "nosuchscheme://bucket"),
+        (lambda at: None, "s3:///folder"),
+    ],
+)
+def test_a_storage_that_run_refuses_stands_in_the_way(machine, monkeypatch, capfd, make, name):
+    make(machine / "at")
+    storage = name if "://" in name else str(machine / name)
+    monkeypatch.chdir(machine)
+    check = look(machine, storage)["storage"]
+    assert check.level == "bad", check
+    assert check.way_out
+    quickstart = str(ROOT / "search_spaces" / "quickstart.toml")
+    assert main(["run", quickstart, "--storage", storage]) in (2, 3)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_storage_by_way_of_a_folder_that_is_not_there_yet_can_be_made(machine):
+    check = look(machine, machine / "new" / ".." / "runs")["storage"]
+    assert check.level == "ok"
+    assert not (machine / "new").exists()
+
+
+def test_a_full_disk_and_one_without_locks_stand_in_the_way(machine, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("nnclr_study.study.folders.fcntl.flock", no_locks)
+    found = look(machine)
+    assert [found[name].level for name in ("storage", "data", "Ray")] == ["bad", "bad", "ok"]
+    assert "cannot be written: No locks available" in found["storage"].said
+
+
 def test_an_object_store_is_not_asked(machine, monkeypatch):
     monkeypatch.chdir(machine)
     check = look(machine, "s3://bucket/studies")["storage"]
     assert check.level == "ok"
     assert "was not asked" in check.said
+    assert look(machine, "s3://")["storage"].said == "s3:// names no bucket"
 
 
 def test_prepared_images_are_named(machine):

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,9 +14,10 @@ from typing import Any
 import ray
 from ray.util.state import list_nodes
 
-from nnclr_study.errors import ClusterError, cut
+from nnclr_study.errors import ClusterError, ClusterWarning, cut
 from nnclr_study.interrupts import held
 from nnclr_study.study.provenance import masked
+from nnclr_study.sweep.local_ray import CannotStartError, find_place
 from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.resources import Node
 
@@ -61,13 +63,15 @@ def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
     try:
         if address and ":" in address:
             _knock(address)
-        with _inherited({} if address else wanted):
+        with _inherited({} if address else wanted | _place()):
             ray.init(
                 address=address or "local",
                 log_to_driver=log_to_driver,
                 logging_level=logging.CRITICAL,
                 **options,
             )
+    except CannotStartError:
+        raise
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # what Ray makes of it as it starts
             raise KeyboardInterrupt from None
@@ -89,16 +93,27 @@ def environment() -> dict[str, str]:
     return wanted
 
 
+def _place() -> dict[str, str]:
+    """Return what has to be set for Ray to start on this machine, and say what is not as usual."""
+    place = find_place()
+    if place.instead:
+        warnings.warn(ClusterWarning(place.instead), stacklevel=2)
+    return place.environment
+
+
 @contextmanager
 def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set yet, for processes that are started meanwhile."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
+    """Set environment variables for processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _not_joined(address: str | None, error: BaseException) -> str:
