@@ -245,7 +245,7 @@ def load_encoder(source: Run | str | Path, trial_id: str | None = None) -> "nn.M
             f"{path} is a folder and no export: say which trial_id, or name a checkpoint's file"
         )
     else:
-        snapshot = checkpoint.load(path)
+        snapshot = checkpoint.load(path if trial_id else path.resolve())
         if snapshot is None:
             raise RunFolderError(
                 f"{path} is not there: the trial has not begun, or lies elsewhere"

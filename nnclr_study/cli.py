@@ -295,7 +295,8 @@ def run(
             folder.mend()
             if store:
                 store.pull(folder.path)
-        known, ended = folder.planned(study), folder.trials()
+        known = folder.planned(study)
+        ended = folder.trials(known)
         counts = Counter(ended[trial.id].status for trial in known if trial.id in ended)
         if not more:
             said = ", ".join(f"{counts[state]} {state}" for state in ("finished", "failed"))
@@ -380,7 +381,8 @@ def status(
 
     folder = RunFolder.open(run_folder)
     study = folder.study()
-    planned, ended, epochs = folder.planned(study), folder.trials(), folder.epoch_seconds()
+    planned = folder.planned(study)
+    ended, epochs = folder.trials(planned), folder.epoch_seconds(planned)
     cells = progress(planned, ended, epochs, folder.is_running())
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())

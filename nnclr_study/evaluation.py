@@ -55,6 +55,8 @@ def of_trial(run_folder: Path, trial_id: str, protocols: list[str], data: Path) 
     found = run.trial(trial_id).id
     wanted = _known(protocols)
     snapshot = checkpoint.of_trial(run, found)
+    state = checkpoint.encoder_state(snapshot)
+    exports.rebuilt(snapshot.config, state, run.checkpoint(found))  # as of an export
     epoch, epochs = len(snapshot.rows), snapshot.config.epochs
     out_of = "" if epoch == epochs else f" of {epochs}: it has not finished"
 

@@ -41,6 +41,7 @@ def export(run_folder: Path, trial_id: str | None, folder: Path) -> Exported:
     analysis = analyse(tables)
     trial = run.trial(_first_of_best(tables, analysis) if trial_id is None else trial_id)
     snapshot = checkpoint.of_trial(run, trial.id)
+    exports.rebuilt(snapshot.config, checkpoint.encoder_state(snapshot), run.checkpoint(trial.id))
     session = _session(run, trial.id)
     versions = session.versions if session else {}
     about = {

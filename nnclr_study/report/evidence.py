@@ -6,22 +6,39 @@ trials that ended, and nothing that is large.
 """
 
 import csv
-import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nnclr_study.errors import RunFolderError
+from pydantic import TypeAdapter, ValidationError
+
+from nnclr_study.errors import RunFolderError, cut, shown
 from nnclr_study.report.load import Tables, load, tables_of
+from nnclr_study.study.files import open_inside, parse_json, read_bytes
+from nnclr_study.study.lines import LONGEST, usable
 from nnclr_study.study.plan import Trial, plan_trials, suggested_trial
 from nnclr_study.study.progress import each_config_once
-from nnclr_study.study.rows import EpochRow, Session, Suggestion, TrialRow
-from nnclr_study.study.run_folder import RunFolder, is_evidence, numbered
+from nnclr_study.study.rows import EpochRow, Session, Suggestion, TrialId, TrialRow
+from nnclr_study.study.run_folder import RunFolder, is_evidence
 from nnclr_study.study.search import Value
 from nnclr_study.study.spec import Study
 
+OUT_OF_BOUNDS = {
+    *("greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"),
+    *("int_parsing_size", "string_too_long", "too_long", "string_pattern_mismatch"),
+    *("string_unicode", "timezone_aware", "value_error"),
+}
+"""Kinds of pydantic's errors of which a row is set aside: its values are of the right type. All
+other errors say that the files are not as `report` writes them."""
+_ID = TypeAdapter(TrialId)
 NOT_OVER = ("running", "interrupted", "waiting")
 
 
@@ -34,6 +51,8 @@ class _Evidence:
     ended: dict[str, TrialRow]
     epochs: dict[str, list[EpochRow]]
     sessions: list[Session]
+    lost_sessions: bool
+    """Whether some sessions were set aside."""
 
 
 def load_any(path: Path) -> Tables:
@@ -67,7 +86,7 @@ def restore(path: Path, storage: Path) -> RunFolder:
         )
     read = _read(path)
     place = storage / read.study.name
-    if place.exists():
+    if os.path.lexists(place):
         raise RunFolderError(
             f"{place} is there already: `run` goes on with it; move it away, or choose another "
             "folder with --storage"
@@ -88,75 +107,130 @@ def _write(read: _Evidence, folder: RunFolder) -> None:
     for place, trial in enumerate(read.planned):
         now = ids.get(_cell(trial), trial.id)
         if read.study.search:
-            folder.append_suggestion(
-                Suggestion(trial_id=now, number=place, params=trial.condition)
+            folder.append_suggestion(Suggestion(trial_id=now, number=place, params=_params(trial)))
+        row = read.ended.get(trial.id)
+        if row is None or (row.session not in numbers and read.lost_sessions):
+            continue
+        if row.session not in numbers:
+            raise RunFolderError(
+                f"trials.csv has a trial of session {row.session}, which environment.json "
+                "does not tell of; take both from the same folder"
             )
-        if trial.id in read.ended:
-            row = read.ended[trial.id]
-            if row.session not in numbers:
-                raise RunFolderError(
-                    f"trials.csv has a trial of session {row.session}, which environment.json "
-                    "does not tell of; take both from the same folder"
-                )
-            for epoch in read.epochs.get(trial.id, []):
-                folder.append_epoch(now, epoch)
-            known = {"trial_id": now, "session": numbers[row.session]}
-            folder.append_trial(row.model_copy(update=known))
+        for epoch in read.epochs.get(trial.id, []):
+            folder.append_epoch(now, epoch)
+        known = {"trial_id": now, "session": numbers[row.session]}
+        folder.append_trial(row.model_copy(update=known))
+
+
+def _params(trial: Trial) -> dict[str, int | float | str | bool]:
+    """Return the searched knobs that apply to a trial."""
+    return {knob: value for knob, value in trial.condition.items() if value is not None}
 
 
 def _read(path: Path) -> _Evidence:
     study = RunFolder.look(path).study()
     try:
-        lines = _lines(path / "trials.csv")
-        planned = _planned(study, lines)
-        ended = {
-            trial.id: _trial_row(trial, line)
-            for trial, line in zip(planned, lines, strict=True)
-            if line["status"] not in NOT_OVER
-        }
-        epochs: dict[str, list[EpochRow]] = {}
-        for line in _lines(path / "epochs.csv"):
-            told = {name: line[name] for name in EpochRow.model_fields if line.get(name)}
-            epochs.setdefault(line["trial_id"], []).append(EpochRow(**told))
-        told = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        sessions = numbered(Session(**session) for session in told)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        planned, ended = [], {}
+        for trial, row in _trials(study, path):
+            planned.append(trial)
+            if row is not None:
+                ended[trial.id] = row
+        epochs = _epochs(path, {trial.id: trial.config.epochs for trial in planned})
+        sessions, lost = _sessions(path)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, _SpoiltError) as error:
         raise RunFolderError(
             f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "
             "study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
         ) from None
     if study.search:
         planned = each_config_once(planned, ended)
-    return _Evidence(study, planned, ended, epochs, sessions)
+    return _Evidence(study, planned, ended, epochs, sessions, lost)
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    return [
-        {name: cell.removeprefix("'") for name, cell in zip(header, line, strict=True)}
-        for line in lines
-    ]
+class _SpoiltError(Exception):
+    """A row that `report` does not write, whatever its trial did."""
 
 
-def _planned(study: Study, lines: list[dict[str, str]]) -> list[Trial]:
-    """Return the trials of the lines, by their knobs: ids change with the software, knobs not."""
-    if study.search:
-        params = [{k: _value(line[k]) for k in study.knobs if line[k]} for line in lines]
-        found = [suggested_trial(study, number, each) for number, each in enumerate(params)]
-    else:
-        by_cell = {_cell(trial): trial for trial in plan_trials(study)}
-        found = []
-        for line in lines:
-            cell = (*(_value(line[k]) for k in study.knobs), int(line["seed"]))
-            if cell not in by_cell:
-                raise ValueError(
-                    f"trials.csv has {line['trial_id']}, whose condition and seed study.toml does "
-                    "not name, or has them twice"
-                )
-            found.append(by_cell.pop(cell))
-    pairs = zip(found, lines, strict=True)
-    return [replace(trial, id=line["trial_id"]) for trial, line in pairs]
+@contextmanager
+def _bounds() -> Iterator[None]:
+    """Let pass what is raised for values out of bounds, whose row alone is set aside."""
+    try:
+        yield
+    except ValidationError as error:
+        if all(problem["type"] in OUT_OF_BOUNDS for problem in error.errors()):
+            raise
+        raise _SpoiltError(str(error)) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _SpoiltError(str(error)) from None
+
+
+def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row of a CSV file by its columns, with the number of its last line."""
+    with open_inside(path, name) as file, TextIOWrapper(file, "utf-8", newline="") as text:
+        reader = csv.reader(iter(partial(text.readline, LONGEST), ""))
+        header = next(reader, [])
+        for cells in reader:
+            pairs = zip(header, cells, strict=True)
+            yield reader.line_num, {column: cell.removeprefix("'") for column, cell in pairs}
+    if not header:
+        raise ValueError(f"{name} is empty")
+
+
+def _trials(study: Study, path: Path) -> Iterator[tuple[Trial, TrialRow | None]]:
+    """Yield the trials of the rows, by their knobs: ids change with the software, knobs not."""
+    by_cell = {} if study.search else {_cell(trial): trial for trial in plan_trials(study)}
+    numbers = count()
+
+    def parse(line: dict[str, str]) -> tuple[Trial, TrialRow | None]:
+        with _bounds():
+            if study.search:
+                params = {k: _value(line[k]) for k in study.knobs if line[k]}
+                trial = suggested_trial(study, next(numbers), params)
+            else:
+                cell = (*(_value(line[k]) for k in study.knobs), int(line["seed"]))
+                if cell not in by_cell:
+                    raise ValueError(
+                        f"trials.csv has {cut(line['trial_id'], 60)}, whose condition and seed "
+                        "study.toml does not name, or has them twice"
+                    )
+                trial = by_cell.pop(cell)
+            trial = replace(trial, id=_ID.validate_python(line["trial_id"]))
+            return trial, None if line["status"] in NOT_OVER else _trial_row(trial, line)
+
+    return usable(path / "trials.csv", _lines(path, "trials.csv"), parse)
+
+
+def _epochs(path: Path, lengths: dict[str, int]) -> dict[str, list[EpochRow]]:
+    """Return the epochs of every trial in order; `lengths` are how many it is to have."""
+    trials: dict[str, dict[int, EpochRow]] = {}
+
+    def parse(line: dict[str, str]) -> tuple[str, EpochRow]:
+        with _bounds():
+            told: dict[str, Any] = {k: line[k] for k in EpochRow.model_fields if line.get(k)}
+            trial_id, row = line["trial_id"], EpochRow(**told)
+        if row.epoch > lengths.get(trial_id, 0):
+            raise ValueError(f"epoch {row.epoch} of {shown(trial_id)}, which has fewer, or none")
+        return trial_id, row
+
+    for trial_id, row in usable(path / "epochs.csv", _lines(path, "epochs.csv"), parse):
+        trials.setdefault(trial_id, {})[row.epoch] = row
+    return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
+
+
+def _sessions(path: Path) -> tuple[list[Session], bool]:
+    """Return the calls of `run`, and whether some were set aside."""
+    told = parse_json(read_bytes(path, "environment.json"))
+    if not isinstance(told, list):
+        raise ValueError("environment.json is not a list")
+
+    def parse(numbered: tuple[int, Any]) -> Session:
+        with _bounds():
+            place, session = numbered
+            return Session(**{"number": place, **session})
+
+    entries = enumerate(enumerate(told), start=1)
+    found = list(usable(path / "environment.json", entries, parse, "entry"))
+    return found, len(found) < len(told)
 
 
 def _cell(trial: Trial) -> tuple[Any, ...]:

@@ -56,12 +56,13 @@ class Tables:
 def load(folder: RunFolder) -> Tables:
     """Read a run folder; rows of trials that are no longer in its plan are left out."""
     study = folder.study()
+    planned = folder.planned(study)
     return tables_of(
         study,
         folder.path,
-        folder.planned(study),
-        folder.trials(),
-        folder.epochs(),
+        planned,
+        folder.trials(planned),
+        folder.epochs(planned),
         folder.sessions(),
         locked=folder.is_running(),
     )

@@ -7,6 +7,8 @@ is asked for anything.
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 
 import plotly.graph_objects as go
 
@@ -15,6 +17,7 @@ from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
 from nnclr_study.report.findings import find
 from nnclr_study.report.sections import drawn, sections
+from nnclr_study.study.files import replacing, subfolder
 
 KINDS = ("png", "svg")
 WIDTH, HEIGHT = 720, 400
@@ -59,22 +62,36 @@ def write_images(figures: Mapping[str, go.Figure], out: Path) -> list[Path]:
     if not _starts(Chromium.find_browser(skip_local=False)):
         raise no_chrome
     on_white = {name: printed(figure) for name, figure in figures.items()}
-    files = {out / f"{name}.{kind}": on_white[name] for name in figures for kind in KINDS}
-    jobs = [
-        {"fig": figure, "path": path, "opts": {"scale": SHARPNESS if path.suffix == ".png" else 1}}
-        for path, figure in files.items()
-    ]
+    files = {f"{name}.{kind}": on_white[name] for name in figures for kind in KINDS}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        # MathJax would be asked of a host, and there is no formula.
-        kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
+        out.parent.mkdir(parents=True, exist_ok=True)
+        subfolder(out.parent, out.name)
+        with TemporaryDirectory() as drawn_in:
+            jobs = [
+                {
+                    "fig": figure,
+                    "path": Path(drawn_in) / name,
+                    "opts": {"scale": SHARPNESS if name.endswith(".png") else 1},
+                }
+                for name, figure in files.items()
+            ]
+            # MathJax would be asked of a host, and there is no formula.
+            kaleido.write_fig_from_object_sync(
+                jobs, cancel_on_error=True, kopts={"mathjax": False}
+            )
+            for name in files:
+                with (
+                    (Path(drawn_in) / name).open("rb") as image,
+                    replacing(out.parent, f"{out.name}/{name}") as file,
+                ):
+                    copyfileobj(image, file)
     except (BrowserDepsError, BrowserFailedError, BrowserClosedError):
         raise no_chrome from None
     except OSError as error:
         raise RunFolderError(
             f"{out} cannot be written: {error.strerror}; choose another folder with --output"
         ) from None
-    return list(files)
+    return [out / name for name in files]
 
 
 def _starts(program: str | None) -> bool:

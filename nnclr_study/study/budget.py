@@ -75,8 +75,9 @@ def spent(
 
 def spent_by(folder: RunFolder, study: Study, again: bool = False) -> Spent:
     """Count what a run folder's study has taken; `again`: but for trials that failed."""
-    planned, rows = folder.planned(study), folder.trials()
-    return spent_of(study, planned, rows, folder.epoch_seconds(), folder.sessions(), again)
+    planned = folder.planned(study)
+    rows, epochs = folder.trials(planned), folder.epoch_seconds(planned)
+    return spent_of(study, planned, rows, epochs, folder.sessions(), again)
 
 
 def allowed(

@@ -37,7 +37,8 @@ def confirmation(
         RunFolderError: a row is not one of ours.
     """
     study = folder.study()
-    planned, ended = folder.planned(study), folder.trials()
+    planned = folder.planned(study)
+    ended = folder.trials(planned)
     chosen: dict[Condition, dict[str, Value]] = {}
     scores: dict[Condition, list[float]] = {}
     for trial in planned:

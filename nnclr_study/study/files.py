@@ -107,7 +107,7 @@ def replacing(folder: Path, name: str) -> Iterator[BinaryIO]:
         OSError: the file cannot be written; the old one is as it was.
     """
     with _parent(folder, name) as (parent, last):
-        part = f"{last}.{uuid4().hex}.part"  # another writer has its own
+        part = f".{last}.{uuid4().hex}.part"  # another writer has its own
         try:
             flags = _FLAGS["xb"] | _SAFELY
             with os.fdopen(os.open(part, flags, 0o666, dir_fd=parent), "wb") as file:
@@ -149,16 +149,32 @@ def subfolder(folder: Path, name: str) -> Path:
         return folder / name
 
 
+def check_subfolder(folder: Path, name: str) -> None:
+    """Make sure that a folder below another one is a folder, if it is there.
+
+    Raises:
+        RunFolderError: a part of its path is a symbolic link, or it is a file.
+    """
+    try:
+        with suppress(FileNotFoundError), _parent(folder, f"{name}/."):
+            pass
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder / name} cannot be used as a folder: {error.strerror}; move it away"
+        ) from None
+
+
 def checked(folder: Path, name: str, mode: Literal["rb", "ab+"] = "rb") -> Path:
     """Return the path of a file of a folder, for a library that opens files by path itself.
 
-    The file may be missing.
+    The file may be missing, or a folder, which the library reports.
 
     Raises:
         RunFolderError: as `open_inside`.
         OSError: the folder cannot be searched.
     """
-    with suppress(FileNotFoundError), _parent(folder, name) as (parent, last):
+    missing = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    with suppress(*missing), _parent(folder, name) as (parent, last):
         _check(os.stat(last, dir_fd=parent, follow_symlinks=False), folder, name, mode)
     return folder / name
 

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from operator import itemgetter
@@ -16,11 +16,15 @@ from pydantic import BaseModel, ValidationError
 from nnclr_study.errors import RunFolderError, RunFolderWarning, shown
 from nnclr_study.study.files import open_inside, parse_json, replacing
 
+Line = TypeVar("Line")
 Row = TypeVar("Row")
 Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST = 2**20
 """Bytes of a line that is read; ours have thousands."""
+ASIDE = "(set aside; the rest is used)"
+CHECKED = 1_000
+"""Rows of trials that are not planned and are checked all the same."""
 NAMED = 3
 """Lines that were set aside and are named one by one."""
 
@@ -126,47 +130,91 @@ def append(path: Path, row: dict[str, Any]) -> bytes:
     return line
 
 
-def read(path: Path, kind: type[Model]) -> Iterator[Model]:
+def read(path: Path, kind: type[Model], planned: Container[str] | None = None) -> Iterator[Model]:
     """Yield the rows of a file; lines that are none are named in a warning, and set aside.
+
+    Args:
+        path: the file.
+        kind: the model of a row.
+        planned: ids of trials whose rows alone are wanted; None: those of all trials.
 
     Raises:
         RunFolderError: the file cannot be read.
     """
-    return parsed(path, lambda line: known(kind, line), kind.model_fields)
+    return parsed(path, lambda line: known(kind, line), kind.model_fields, planned)
 
 
 def parsed(
-    path: Path, parse: Callable[[dict[str, Any]], Row], fields: Collection[str]
+    path: Path,
+    parse: Callable[[dict[str, Any]], Row],
+    fields: Collection[str],
+    planned: Container[str] | None = None,
 ) -> Iterator[Row]:
     """Yield what `parse` makes of every line, as `read`; it raises ValueError or KeyError.
 
-    Other fields than these are named in the warning as well.
+    Other fields than these are named in the warning as well. Rows of trials that are not planned
+    are counted and not kept; beyond the first `CHECKED` of them, they are not checked either.
     """
-    foreign: list[str] = []
-    count = 0
+    unplanned = 0
     beyond: dict[str, None] = {}
-    for number, text in _lines(path):
-        try:
-            line = _object(text)
-            yield parse(line)
-            beyond |= dict.fromkeys(name for name in line if name not in fields)
-        except (ValueError, KeyError) as error:
-            count += 1
-            if count <= NAMED:
-                foreign.append(f"{path}, line {number}, is no row of this version: {_why(error)}")
-    if count:
-        if count > NAMED:
-            foreign.append(f"and {count - NAMED:,} more lines of {path}")
-        warnings.warn(RunFolderWarning(*foreign, "(set aside; the rest is used)"), stacklevel=2)
+
+    def checked(text: bytes) -> Row | None:
+        nonlocal unplanned, beyond
+        line = _object(text)
+        if planned is not None and _trial_id(line) not in planned:
+            if unplanned < CHECKED:
+                parse(line)
+            unplanned += 1
+            return None
+        row = parse(line)
+        beyond |= dict.fromkeys(name for name in line if name not in fields)
+        return row
+
+    yield from usable(path, _lines(path), checked)
+    if unplanned:
+        rows = "row" if unplanned == 1 else "rows"
+        said = f"{path} has {unplanned:,} {rows} of trials that the study file does not plan"
+        warnings.warn(RunFolderWarning(f"{said} {ASIDE}"), stacklevel=2)
     if beyond:
         more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
         said = ", ".join(shown(name) for name in list(beyond)[:NAMED])
-        warnings.warn(
-            RunFolderWarning(
-                f"{path} has fields of another version: {said}{more} (set aside; the rest is used)"
-            ),
-            stacklevel=2,
-        )
+        said = f"{path} has fields of another version: {said}{more} {ASIDE}"
+        warnings.warn(RunFolderWarning(said), stacklevel=2)
+
+
+def usable(
+    path: Path,
+    numbered: Iterable[tuple[int, Line]],
+    parse: Callable[[Line], Row | None],
+    unit: str = "line",
+) -> Iterator[Row]:
+    """Yield what `parse` makes of every line of a file, unless that is None.
+
+    Lines of which it raises ValueError or KeyError are named in a warning, and set aside.
+
+    Args:
+        path: the file.
+        numbered: its lines with their numbers.
+        parse: what turns a line into a row.
+        unit: what a line is called in the warning.
+    """
+    foreign: list[str] = []
+    count = 0
+    for number, line in numbered:
+        try:
+            row = parse(line)
+        except (ValueError, KeyError) as error:
+            count += 1
+            if count <= NAMED:
+                why = _why(error)
+                foreign.append(f"{path}, {unit} {number}, is no row of this version: {why}")
+        else:
+            if row is not None:
+                yield row
+    if count:
+        if count > NAMED:
+            foreign.append(f"and {count - NAMED:,} more lines of {path}")
+        warnings.warn(RunFolderWarning(*foreign, ASIDE), stacklevel=2)
 
 
 def count(path: Path) -> int:
@@ -199,6 +247,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _trial_id(line: dict[str, Any]) -> str:
+    """Return the id of the trial that a line is about.
+
+    Raises:
+        ValueError: it has none.
+    """
+    trial_id = line.get("trial_id")
+    if not isinstance(trial_id, str):
+        raise ValueError(f"trial_id: {shown(trial_id)} is not a text")
+    return trial_id
+
+
 def _object(text: bytes) -> dict[str, Any]:
     try:
         line = parse_json(text)
@@ -212,7 +272,8 @@ def _object(text: bytes) -> dict[str, Any]:
 def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyFileError
 from nnclr_study.study import lines
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.files import read_text, write_whole
+from nnclr_study.study.files import check_subfolder, read_text, write_whole
 from nnclr_study.study.lock import FolderLock, owner
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.progress import each_config_once
@@ -165,13 +165,23 @@ class RunFolder:
 
     def todo(self, study: Study, retry_failed: bool = False) -> list[Trial]:
         """Return the known trials that have not ended, and on request those that failed."""
-        ended = self.trials()
+        planned = self.planned(study)
+        ended = self.trials(planned)
         kept = {"finished", "stopped"} if retry_failed else {"finished", "stopped", "failed"}
         return [
             trial
-            for trial in self.planned(study)
+            for trial in planned
             if trial.id not in ended or ended[trial.id].status not in kept
         ]
+
+    def check_subfolders(self) -> None:
+        """Refuse a run folder of which a part that is written to lies elsewhere.
+
+        Raises:
+            RunFolderError: a subfolder is a symbolic link or a file.
+        """
+        for name in ("checkpoints", "gallery", "ray", "report", "tensorboard", "wandb"):
+            check_subfolder(self.path, name)
 
     def checkpoint(self, trial_id: str) -> Path:
         """Return the file that holds a trial's last epoch."""
@@ -259,30 +269,36 @@ class RunFolder:
         """Return every call of `run`, the first one first."""
         return numbered(lines.read(self.path / "sessions.jsonl", Session))
 
-    def epochs(self) -> dict[str, list[EpochRow]]:
-        """Return the epochs of every trial in order."""
+    def epochs(self, planned: Iterable[Trial] | None = None) -> dict[str, list[EpochRow]]:
+        """Return the epochs of every trial, or of the planned ones, in order."""
         trials: dict[str, dict[int, EpochRow]] = {}
-        for trial_id, row in self._epochs():
+        for trial_id, row in self._epochs(planned):
             trials.setdefault(trial_id, {})[row.epoch] = row
         return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
 
-    def epoch_seconds(self) -> dict[str, dict[int, float]]:
-        """Return how long every epoch of every trial took that is there."""
+    def epoch_seconds(self, planned: Iterable[Trial] | None = None) -> dict[str, dict[int, float]]:
+        """Return how long every recorded epoch of every trial, or of the planned ones, took."""
         trials: dict[str, dict[int, float]] = {}
-        for trial_id, row in self._epochs():
+        for trial_id, row in self._epochs(planned):
             trials.setdefault(trial_id, {})[row.epoch] = row.seconds
         return trials
 
-    def _epochs(self) -> Iterator[tuple[str, EpochRow]]:
-        return lines.parsed(
-            self.path / "epochs.jsonl",
-            lambda line: (str(line["trial_id"]), lines.known(EpochRow, line)),
-            {"trial_id", *EpochRow.model_fields},
-        )
+    def _epochs(self, planned: Iterable[Trial] | None) -> Iterator[tuple[str, EpochRow]]:
+        lengths = None if planned is None else {t.id: t.config.epochs for t in planned}
 
-    def trials(self) -> dict[str, TrialRow]:
-        """Return the last row of every trial that ended."""
-        rows = lines.read(self.path / "trials.jsonl", TrialRow)
+        def parse(line: dict[str, Any]) -> tuple[str, EpochRow]:
+            trial_id, row = str(line["trial_id"]), lines.known(EpochRow, line)
+            if lengths and row.epoch > lengths.get(trial_id, row.epoch):
+                raise ValueError(f"epoch: {row.epoch} of a trial of {lengths[trial_id]} epochs")
+            return trial_id, row
+
+        fields = {"trial_id", *EpochRow.model_fields}
+        return lines.parsed(self.path / "epochs.jsonl", parse, fields, lengths)
+
+    def trials(self, planned: Iterable[Trial] | None = None) -> dict[str, TrialRow]:
+        """Return the last row of every trial, or of every planned one, that ended."""
+        known = None if planned is None else {trial.id for trial in planned}
+        rows = lines.read(self.path / "trials.jsonl", TrialRow, known)
         return {row.trial_id: row for row in rows}
 
 
@@ -303,7 +319,7 @@ def _trained_otherwise(rows: Iterable[TrialRow], study: Study) -> list[str]:
         shared = {k: v for k, v in row.config.items() if k not in {*study.knobs, "seed"}}
         varied = {knob: row.config.get(knob) for knob in study.knobs}
         try:
-            now = TrialConfig(**study.fixed | varied)
+            now = TrialConfig(**study.fixed | varied)  # type: ignore[arg-type]
         except ValidationError:
             continue  # a condition that the study no longer has
         found = [

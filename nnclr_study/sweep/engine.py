@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import ValidationError
 from ray import tune
@@ -85,10 +86,12 @@ def run_study(
         ClusterError: the cluster or the Optuna storage cannot be reached, or the cluster cannot
             hold a trial.
         RunFolderError: a run to learn from is none.
-        RunFolderError: there is no room for a row or a checkpoint.
+        RunFolderError: there is no room for a row or a checkpoint, or a part of the run folder
+            is a symbolic link.
         StudyFileError: hardly any values of a search's space fit each other.
         UsageError: the demand contradicts itself, or a tracker is none or not installed.
     """
+    folder.check_subfolders()
     asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
     images, seen = _prepare(configs, how.data, console)
@@ -135,7 +138,7 @@ def run_study(
                 _trainable(job),
                 suggestions,
                 recorder,
-                f"session-{number}",
+                f"session-{number}-{uuid4().hex[:8]}",  # what is there already is not used
                 job.ray_storage,
                 reuse=placement.runner == "in-process",
                 # A cluster of ours has no others that could hold anything.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from tensorboardX import SummaryWriter
 
 from nnclr_study.errors import UsageError
+from nnclr_study.study.files import subfolder
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.provenance import masked
 from nnclr_study.study.rows import EpochRow, TrialRow
@@ -56,7 +57,8 @@ class TensorBoard:
     def epoch(self, trial: Trial, row: EpochRow) -> None:
         """Write one epoch of a trial."""
         if trial.id not in self._writers:
-            self._writers[trial.id] = SummaryWriter(str(self._path / trial.id))
+            home = subfolder(self._path.parent, f"{self._path.name}/{trial.id}")
+            self._writers[trial.id] = SummaryWriter(str(home))
         writer = self._writers[trial.id]
         for name, value in _numbers(row).items():
             writer.add_scalar(name, value, row.epoch)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nnclr_study.errors import RunFolderError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.files import checked, new_part, open_inside, parse_json, subfolder
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.trainer.loop import Snapshot
@@ -22,21 +23,25 @@ def save(snapshot: Snapshot, path: Path) -> None:
     Raises:
         RunFolderError: it cannot be written; the file is the old one.
     """
-    part = path.with_name(f"{path.name}.part")
+    folder, name = _place(path)
+    part = None
     about = {
         "config": snapshot.config.model_dump_json(),
         "rows": json.dumps([row.model_dump() for row in snapshot.rows]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        subfolder(folder, path.parent.name)
+        part = new_part(folder, name)
         save_file(tensors, part, metadata=about)
-        with part.open("rb") as file:
+        with open_inside(part.parent, part.name) as file:
             os.fsync(file.fileno())  # before it takes the old one's place
         part.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
-            part.unlink()
+            if part:
+                part.unlink()
         size = sum(tensor.nbytes for tensor in tensors.values())
         raise RunFolderError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}, with a "
@@ -51,14 +56,14 @@ def load(path: Path) -> Snapshot | None:
     Raises:
         RunFolderError: the file is not one that `save` wrote.
     """
-    if not path.exists():
-        return None
     try:
+        if not checked(*_place(path)).exists():
+            return None
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
             return Snapshot(
                 config=TrialConfig.model_validate_json(about["config"]),
-                rows=[EpochRow.model_validate(row) for row in json.loads(about["rows"])],
+                rows=[EpochRow.model_validate(row) for row in parse_json(about["rows"])],
                 tensors={name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
             )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -95,7 +100,11 @@ def resume(path: Path, config: TrialConfig) -> Snapshot | None:
 
     A file that is no checkpoint, or that of another config, is set aside as `FILE.bad`: what
     stands in the way is not loaded, and not lost either.
+
+    Raises:
+        RunFolderError: it is a symbolic link, or not a regular file.
     """
+    checked(*_place(path))
     try:
         found = load(path)
     except RunFolderError:
@@ -106,6 +115,11 @@ def resume(path: Path, config: TrialConfig) -> Snapshot | None:
     with suppress(FileNotFoundError):  # another worker of the trial was faster
         path.replace(path.with_name(f"{path.name}.bad"))
     return None
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """Return the run folder of a checkpoint, and the checkpoint's name in it."""
+    return path.parent.parent, f"{path.parent.name}/{path.name}"
 
 
 def _fits(snapshot: Snapshot, config: TrialConfig) -> bool:

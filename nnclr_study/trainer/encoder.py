@@ -1,16 +1,18 @@
 """Encoders and heads."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.plugins import KEEPS_WEIGHTS, plugin_encoder
 
+WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SMALL_SIDE = 64
 """Images up to this side get the small stem, as CIFAR's do everywhere."""
 
@@ -67,6 +69,17 @@ class WidthResNet(ResNet):  # type: ignore[misc]
             layer = self._make_layer(block, width * 2**stage, layers[stage], stride=2)
             setattr(self, f"layer{stage + 1}", layer)
         self.fc = nn.Identity()
+
+
+def unusable(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why tensors from a file cannot be an encoder's weights; None: they can."""
+    for name, tensor in tensors.items():
+        counts = name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
+        if not counts and tensor.dtype not in WEIGHT_TYPES:
+            return f"{name} holds {str(tensor.dtype).removeprefix('torch.')} values, not floats"
+        if not tensor.float().isfinite().all():
+            return f"{name} holds NaN or infinite values, which are no numbers"
+    return None
 
 
 def mlp(dims: list[int], batch_norm: bool, norm_output: bool) -> nn.Sequential:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from nnclr_study.errors import RunFolderError, UsageError
 from nnclr_study.study.config import FEATURES_PER_WIDTH, TrialConfig
+from nnclr_study.study.files import checked, parse_json, read_bytes, replacing, write_whole
 from nnclr_study.trainer.checkpoint import encoder_state
-from nnclr_study.trainer.encoder import build_encoder
+from nnclr_study.trainer.encoder import build_encoder, unusable
 from nnclr_study.trainer.loop import Snapshot
 
 WEIGHTS, PREPROCESSING, CONFIG, ONNX, CARD = FILES = (
@@ -80,7 +81,8 @@ def write(snapshot: Snapshot, about: dict[str, Any], folder: Path) -> str | None
         for name in (CONFIG, CARD, PREPROCESSING, ONNX):
             (folder / name).unlink(missing_ok=True)
         # Not by save_file, which lets nobody else read the file.
-        (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        with replacing(folder, WEIGHTS) as file:
+            file.write(save(tensors, metadata={"format": "pt"}))
         no_onnx = _write_onnx(config, state, folder / ONNX)
         for value, name in ((preprocessing(config.image_size), PREPROCESSING), (told, CONFIG)):
             write_text(json.dumps(value, indent=2) + "\n", folder / name)
@@ -94,10 +96,10 @@ def read(folder: Path) -> Export:
         RunFolderError: they are not as `write` leaves them in the end.
     """
     try:
-        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        told = parse_json(read_bytes(folder, CONFIG))
         return Export(
             TrialConfig.model_validate(told["config"]),
-            load_file(folder / WEIGHTS),
+            load_file(checked(folder, WEIGHTS)),
             str(told["trial_id"]),
             int(told["epoch"]),
         )
@@ -113,8 +115,13 @@ def rebuilt(config: TrialConfig, tensors: dict[str, Tensor], source: Path) -> nn
     Raises:
         RunFolderError: they are another encoder's; `source` is where they come from.
     """
-    encoder = build_encoder(config, config.image_size)
+    if wrong := unusable(tensors):
+        raise RunFolderError(f"{source} cannot be used as an encoder: {wrong}")
     try:
+        if config.encoder in FEATURES_PER_WIDTH:
+            with torch.device("meta"):  # a file's claims cost no memory before they are checked
+                build_encoder(config, config.image_size).load_state_dict(tensors, assign=True)
+        encoder = build_encoder(config, config.image_size)
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()
@@ -129,7 +136,7 @@ def write_text(text: str, path: Path) -> None:
         UsageError: it cannot be written.
     """
     with _writing(path.parent):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path.parent, path.name, text)
 
 
 def preprocessing(image_size: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnclr_study.errors import UsageError
 from nnclr_study.trainer import augment
 from nnclr_study.trainer.checkpoint import encoder_state
 from nnclr_study.trainer.data import SPLIT_SEED, batches
@@ -123,8 +124,14 @@ def _knn(encoder: nn.Module, subject: Subject, data: Dataset, world: World) -> S
 
 
 def _features(encoder: nn.Module, at_once: int, data: Dataset, world: World) -> list[Tensor]:
-    splits = data.train, data.val, data.test
-    return [encode(encoder, split.images, world, most=at_once) for split in splits]
+    splits = (data.train, data.val, data.test)
+    found = [encode(encoder, split.images, world, most=at_once) for split in splits]
+    if not all(features.isfinite().all() for features in found):
+        raise UsageError(
+            "the encoder turns these images into features that are not finite numbers, which "
+            "cannot be scored; check its weights, and the --normalise of a file"
+        )
+    return found
 
 
 def _trained(

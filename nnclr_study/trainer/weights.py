@@ -1,6 +1,7 @@
 """Encoders that others trained: ResNets, recognised by the names and shapes of their weights."""
 
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from nnclr_study.errors import UsageError
-from nnclr_study.trainer.encoder import WidthResNet
+from nnclr_study.errors import UsageError, cut, shown
+from nnclr_study.trainer.encoder import WidthResNet, unusable
 from nnclr_study.trainer.protocols import Subject
 
 PICKLED = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
@@ -26,6 +27,10 @@ NORMALISED = {
 }
 """Mean and standard deviation by name; `imagenet`: torchvision's."""
 CONVERT = "bring its state dict into a safetensors file, with"
+LARGEST = 2**18
+"""Length of a weight along one dimension; the widest ResNets have thousands."""
+MOST_WEIGHTS = 20_000
+"""Tensors of an encoder; a ResNet of 1,000 layers has 6,000."""
 SHOWN = 3
 """Names of weights that an error lists."""
 
@@ -54,9 +59,12 @@ def published(path: Path, normalise: str) -> Published:
     if path.suffix in PICKLED:
         raise UsageError(f"{path} is a pickle, which can run code; {CONVERT}", *_conversion(path))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is not a regular file; give a safetensors file")
         with safe_open(path, framework="pt") as file:
             names = _named(path, file.keys())
             shapes = {own: file.get_slice(name).get_shape() for own, name in names.items()}
+            _check_sizes(path, shapes)
             kind, block, layers = _recognised(path, shapes)
             width, stem = shapes["conv1.weight"][0], shapes["conv1.weight"][-1]
             build = partial(_build, block, layers, width, stem == 3, mean_3, std_3)
@@ -70,8 +78,8 @@ def published(path: Path, normalise: str) -> Published:
         raise UsageError(
             f"{path} cannot be read as safetensors ({error}); {CONVERT}", *_conversion(path)
         ) from None
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise UsageError(f"{path} holds weights that are no numbers; it is no trained encoder")
+    if wrong := unusable(tensors):
+        raise UsageError(f"{path} cannot be used as an encoder: {wrong}")
     features = 8 * width * (4 if block is Bottleneck else 1)
     about = f"{kind}, width {width}, {stem}x{stem} stem"
     return Published(about, Subject(build, tensors, features, seed=0, precision="float32"))
@@ -115,6 +123,22 @@ def _named(path: Path, names: Iterable[str]) -> dict[str, str]:
     (prefix,) = prefixes
     own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
     return {short: name for short, name in own.items() if not short.startswith("fc.")}
+
+
+def _check_sizes(path: Path, shapes: Mapping[str, Any]) -> None:
+    """Refuse shapes of which no encoder could be built, however few bytes a file has for them."""
+    for name, shape in shapes.items():
+        if not all(0 < length <= LARGEST for length in shape):
+            raise UsageError(
+                f"{path} is no ResNet as torchvision has it: {shown(name)} has the shape "
+                f"{cut('x'.join(map(str, shape)), 40)}, and a length is from 1 to {LARGEST:,}; "
+                "save the state dict of such an encoder"
+            )
+    if len(shapes) > MOST_WEIGHTS:
+        raise UsageError(
+            f"{path} holds {len(shapes):,} weights, and an encoder has {MOST_WEIGHTS:,} at most; "
+            "save the state dict of one"
+        )
 
 
 def _recognised(path: Path, shapes: Mapping[str, Any]) -> tuple[str, type[nn.Module], list[int]]:
