@@ -173,7 +173,7 @@ def parsed(
     yield from usable(path, _lines(path), checked)
     if unplanned:
         rows = "row" if unplanned == 1 else "rows"
-        said = f"{path} has {unplanned:,} {rows} of trials that the study file does not plan"
+        said = f"{path} has {unplanned:,} {rows} of trials that are not part of the study"
         warnings.warn(RunFolderWarning(f"{said} {ASIDE}"), stacklevel=2)
     if beyond:
         more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""

@@ -152,7 +152,7 @@ class RunFolder:
             warnings.warn(RunFolderWarning(said), stacklevel=2)
         found = list(trials.values())
         if len({trial.config for trial in found}) < len(found):
-            found = each_config_once(found, self.trials())
+            found = each_config_once(found, self.trials(found))
         return found
 
     def trial(self, begins: str) -> Trial:
