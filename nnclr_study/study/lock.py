@@ -41,10 +41,13 @@ class FolderLock:
         self._command = command
         self._descriptor = -1
         self._file: BinaryIO | None = None
+        self._has_inodes = True
+        """Whether files keep their numbers; a few network file systems make them up each time."""
 
     def __enter__(self) -> Self:
         try:
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._has_inodes = _is_at(self._descriptor, self._folder)
             try:
                 _take(self._descriptor)
             except BlockingIOError:
@@ -73,6 +76,8 @@ class FolderLock:
 
     def check(self) -> None:
         """Make sure that this process still writes the folder that it locked, and nobody else."""
+        if not self._has_inodes:
+            return
         if not _is_at(self._descriptor, self._folder):
             raise RunFolderError(
                 f"{self._folder} was moved or deleted while `{self._command}` was at work on it; "
@@ -96,7 +101,7 @@ class FolderLock:
             file = open_inside(self._folder, NAME, "ab+")
             try:
                 _take(file.fileno())
-                if _is_at(file.fileno(), self._folder / NAME):
+                if not self._has_inodes or _is_at(file.fileno(), self._folder / NAME):
                     file.truncate(0)
                     text = f"`{self._command}`, process {os.getpid()} on {socket.gethostname()}"
                     file.write(text.encode())

@@ -58,6 +58,7 @@ class RunFolder:
         self.guards: list[Callable[[], None]] = []
         """Called before a row is added; each raises where this process may no longer write."""
         self._kept: dict[str, lines.Kept] = {}
+        self._text: str | None = None
 
     @classmethod
     def look(cls, path: Path) -> Self:
@@ -115,6 +116,7 @@ class RunFolder:
                 )
         with _writing(self.path):
             write_whole(self.path, self.study_file.name, study.text)
+        self._text = study.text
         return self
 
     def study(self) -> Study:
@@ -220,9 +222,12 @@ class RunFolder:
             self._kept.setdefault(name, lines.Kept(self.path / name))
 
     def mend(self) -> None:
-        """Write rows again that were deleted since `remember` was called."""
+        """Write rows and the study file again that were deleted since `remember` was called."""
         for kept in self._kept.values():
             kept.mend()
+        if self._kept and self._text is not None and not self.study_file.exists():
+            with _writing(self.path):
+                write_whole(self.path, self.study_file.name, self._text)
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         for guard in self.guards:

@@ -74,7 +74,7 @@ class Store:
         self._patience = PATIENCE_SECONDS
         self._reached = False
         try:
-            self.filesystem, base = FileSystem.from_uri(uri)
+            self.filesystem, base = FileSystem.from_uri(_in_one_request(uri))
         except (OSError, ArrowException) as error:
             raise self._error(error) from None  # the error itself may hold the keys
         self.path = f"{base.rstrip('/')}/{name}"
@@ -226,6 +226,13 @@ class Store:
 
     def _error(self, error: Exception) -> ClusterError:
         return ClusterError(self.told(error))
+
+
+def _in_one_request(uri: str) -> str:
+    """Return an address with which S3 takes small files in one request instead of three."""
+    if not uri.startswith("s3://") or "allow_delayed_open" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def _is_final(error: Exception) -> bool:

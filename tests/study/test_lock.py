@@ -190,6 +190,21 @@ def test_what_is_deleted_after_the_last_row_is_there_in_the_end(folder, name):
     assert path.read_text() == '{"a": 1}\n{"b": 2}\n'
 
 
+def test_a_study_file_that_is_deleted_is_there_in_the_end(folder):
+    with folder.lock():
+        folder.keep(folder.study())
+        folder.study_file.unlink()
+    assert folder.study().text == GOOD
+
+
+def test_a_file_system_that_makes_inode_numbers_up_can_hold_runs(folder, monkeypatch):
+    monkeypatch.setattr("os.path.samestat", lambda *_: False)
+    with folder.lock():
+        folder.append_epoch("a", epoch(1))
+        assert not another(folder)
+    assert folder.epochs() == {"a": [epoch(1)]}
+
+
 def test_rows_that_another_program_adds_stay(folder, recwarn):
     with folder.lock():
         folder.append_epoch("a", epoch(1))
