@@ -14,9 +14,10 @@ from uuid import uuid4
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, RunFolderError
 from nnclr_study.study.files import open_inside, replacing, subfolder
 from nnclr_study.study.lines import merged
+from nnclr_study.study.plan import LONGEST_ID
 from nnclr_study.study.provenance import masked
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ PATIENCE_SECONDS = 120.0
 store's client lets it, half a minute."""
 FIRST_WAIT_SECONDS = 1.0
 """The next ones are twice as long each, less a random part: nodes do not ask all at once."""
+_PICTURE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:+-]{{0,{LONGEST_ID - 1}}}\.(png|json)")
+"""Names of the files of a gallery that trials write; others are not brought."""
 _TEMPORARY_ERRNOS = {
     errno.EAGAIN,
     errno.ECONNABORTED,
@@ -89,11 +92,17 @@ class Store:
         """Bring what is missing here: rows line by line, of other files those that are shorter."""
         for found in self.tried(self._there):
             name = found.path.removeprefix(f"{self.path}/")
-            if found.type != FileType.File or name.endswith(".part"):
+            if found.type != FileType.File:
                 continue
-            if "/" in name:
-                subfolder(folder, name.rpartition("/")[0])
             local = folder / name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if local.parent != folder:
+                    subfolder(folder, local.parent.name)
+            except OSError as error:
+                raise RunFolderError(
+                    f"{local.parent} cannot be written: {error.strerror}; move it away"
+                ) from None
             size = local.lstat().st_size if local.exists() else -1
             if local.suffix == ".jsonl" and size > 0:
                 self.tried(partial(self._merge, name, local))
@@ -146,7 +155,8 @@ class Store:
         there = self.filesystem.get_file_info([f"{self.path}/{name}" for name in names])
         # Left there by trials on other nodes.
         pictures = FileSelector(f"{self.path}/gallery", allow_not_found=True)
-        return [*there, *self.filesystem.get_file_info(pictures)]
+        found = self.filesystem.get_file_info(pictures)
+        return [*there, *(info for info in found if _PICTURE.fullmatch(info.base_name))]
 
     def _get(self, name: str, path: Path) -> bool:
         try:

@@ -167,6 +167,17 @@ def test_a_retry_that_was_not_sent_stays_after_the_failure(bucket, tmp_path):
         assert len((first.path / "trials.jsonl").read_text().splitlines()) == 3
 
 
+def test_only_pictures_of_trials_are_brought(tmp_path):
+    store = Store(f"file://{tmp_path}/there", "x")
+    odd = ["a\n.png", "\u202e.png", "x" * 250 + ".png", "a.exe", "-rf.png", "a.png.1.part", ".png"]
+    for name in ["t-1_s1.png", "t-1_s1.json", *odd]:
+        (tmp_path / "there" / "x" / "gallery").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / "x" / "gallery" / name).write_text("1")
+    store.pull(tmp_path / "here")
+    brought = sorted(path.name for path in (tmp_path / "here" / "gallery").iterdir())
+    assert brought == ["t-1_s1.json", "t-1_s1.png"]
+
+
 def test_a_small_file_takes_one_request(flaky, tmp_path):
     server, uri = flaky
     Store(uri, "x").write("a", BytesIO(b"1"))
