@@ -78,7 +78,7 @@ def test_a_trial_without_a_gpu_trains_to_its_end_beside_one(node, monkeypatch, t
 
     monkeypatch.setattr(torch.cuda, "_lazy_init", touched)
     # torch's optimizers ask any GPU that they see for its stream; Ray hides it from the process.
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
     reports = []
     monkeypatch.setattr(trial.tune, "report", reports.append)
     params = {"trial_id": "one", "config": config(epochs=2).model_dump_json()}
