@@ -7,6 +7,7 @@ from statistics import fmean
 
 from nnclr_study.errors import StudyFileError, UsageError
 from nnclr_study.study.config import TrialConfig
+from nnclr_study.study.inert import training_key
 from nnclr_study.study.plan import condition_label
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
@@ -56,7 +57,11 @@ def confirmation(
             f"the defaults of the searched knobs make no trial to compare with; declare one in "
             f"{folder.study_file}: baseline = {{ {study.knobs[0]} = .. }}"
         ) from None
-    others = [key for key in ranked if dict(key) != baseline]
+    others, trained = [], {_training(study, baseline)}
+    for key in ranked:
+        if (own := _training(study, dict(key))) not in trained:
+            trained.add(own)
+            others.append(key)
     if len(others) < (best or 1):
         asked = (
             f"fewer than -k {best}; ask for fewer, or" if others and best else "none to confirm;"
@@ -112,6 +117,11 @@ def confirmation(
         return parse_study("\n".join(lines) + "\n", f"{name}.toml")
     except StudyFileError as error:
         raise UsageError(f"{folder.path} cannot be confirmed: {error}") from None
+
+
+def _training(study: Study, condition: Mapping[str, Value]) -> str:
+    """Return what two conditions have in common if they differ only in knobs without effect."""
+    return training_key(TrialConfig(**{**study.fixed, **condition}))  # type: ignore[arg-type]
 
 
 def _assigned(knobs: Mapping[str, Value], but: Collection[str] = ()) -> list[str]:

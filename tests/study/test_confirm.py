@@ -128,3 +128,16 @@ def test_too_few_and_a_baseline_that_is_no_trial_are_told(tmp_path):
     folder.append_trial(ended(trial))
     with pytest.raises(UsageError, match=r"baseline = . queue_size"):
         confirmation(folder, best=1, seeds=2)
+
+
+def test_conditions_that_train_the_same_are_confirmed_once(tmp_path):
+    text = GOOD.replace("temperature = [0.1, 1]", "neighbours = [1, 2]")
+    study = parse_study(text, "good.toml")
+    folder = RunFolder.create(tmp_path / "good").keep(study)
+    for trial in plan_trials(study):
+        top1 = 0.5 - trial.condition["queue_size"] / 1000
+        folder.append_trial(ended(trial).model_copy(update={"val_probe_top1": top1}))
+    found = confirmation(folder, best=4, seeds=2)
+    assert [arm["queue_size"] for arm in arms(found)] == [0, 40, 40, 100, 100]
+    with pytest.raises(UsageError, match="has 4 condition"):
+        confirmation(folder, best=5, seeds=2)
