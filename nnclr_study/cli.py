@@ -857,6 +857,11 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             # An interrupt may make what it interrupts fail.
             if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
                 raise typer.Exit(130) from None
+            if isinstance(error, MemoryError | RuntimeError):
+                from nnclr_study.sweep.memory import lack
+
+                if lacked := lack(error):
+                    raise ClusterError(lacked) from error
             if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, Path)):
                 path = os.fsdecode(error.filename)
                 raise UsageError(f"{path} cannot be used: {error.strerror}") from None

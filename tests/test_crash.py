@@ -14,6 +14,7 @@ from nnclr_study.cli import app, main
 from nnclr_study.errors import DataError
 from nnclr_study.study import spec
 from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.trainer.loop import DivergedError
 
 QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.toml"
 URL = "mysql://me:hunter2@host/optuna"
@@ -53,7 +54,6 @@ def logs(folder):
         (KeyError("x"), "KeyError: 'x'"),
         (EOFError(), "EOFError"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "BrokenPipeError: [Errno 32] Broken pipe"),
-        (MemoryError(), "MemoryError"),
         (RecursionError("too deep"), "RecursionError: too deep"),
         (SystemExit(0), "SystemExit: 0"),
         (SystemExit("no way on"), "SystemExit: no way on"),
@@ -77,6 +77,23 @@ def test_an_internal_error_ends_with_70_and_a_line(monkeypatch, capfd, temporary
     assert "Traceback (most recent call last)" in text
     assert "in fails\n" in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "error, code, said",
+    [
+        (MemoryError(), 3, "the machine ran out of memory"),
+        (RuntimeError("CUDA out of memory."), 3, "CUDA out of memory.; more micro_batches"),
+        (DivergedError("c_loss is nan", 1), 1, "c_loss is nan in epoch 1; no epoch was good"),
+    ],
+)
+def test_what_a_trial_lacks_or_ends_in_is_a_message(
+    monkeypatch, capfd, temporary, error, code, said
+):
+    fail(monkeypatch, error)
+    assert main(["plan", "file.toml"]) == code
+    assert capfd.readouterr().err.startswith(f"error: {said}")
+    assert logs(temporary) == []
 
 
 def test_the_log_says_what_was_called_with_what_and_no_password(monkeypatch, temporary, capfd):

@@ -23,7 +23,7 @@ from nnclr_study.sweep.store import Store
 from nnclr_study.trainer import checkpoint
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.gallery import write_gallery
-from nnclr_study.trainer.loop import DivergedError, Snapshot, train
+from nnclr_study.trainer.loop import Snapshot, train
 from nnclr_study.trainer.runtime import forget_peak_memory, limit_gpu_memory, peak_memory_bytes
 from nnclr_study.trainer.world import World, compute_device
 
@@ -164,7 +164,7 @@ def _run(
     except (RunFolderError, ClusterError) as error:
         # No room for a checkpoint, or no store: the study stops, and no trial has failed.
         report({"stops": error} | facts)
-    except (DivergedError, StudyError) as error:
+    except StudyError as error:
         # Every worker comes to it alike, and would again: reported, so that nobody retries.
         report({"failed": reason(error)} | facts)
     except (MemoryError, RuntimeError) as error:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnclr_study.errors import StudyError
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.rows import EpochRow
 from nnclr_study.trainer import augment, scores
@@ -27,8 +28,10 @@ COLLAPSED = 1e-3
 """Of features whose spread is less than this share of that over the whole sphere."""
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(StudyError):
     """A loss that is no longer a number, or features that are all the same: no result."""
+
+    exit_code = 1
 
     def __init__(self, reason: str, epoch: int) -> None:
         last = f"the last good epoch is {epoch - 1}" if epoch > 1 else "no epoch was good"
