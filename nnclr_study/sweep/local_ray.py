@@ -1,5 +1,6 @@
 """Why Ray could not start on this machine, found without starting it: for `run` and `doctor`."""
 
+import errno
 import os
 import resource
 import shutil
@@ -27,7 +28,7 @@ LEAST_ROOM = 16_000_000
 """Bytes that have to be free for Ray's logs as it starts."""
 LEAST_OPEN_FILES = 128
 """With 64 Ray (2.60) neither starts nor ends by itself."""
-SHORTER = "name a folder with a short path, to which you may write, with RAY_TMPDIR=/tmp"
+SHORTER = "set a folder with a short path that you may write to, as RAY_TMPDIR=/tmp"
 DISABLED = "where nobody else reaches this machine do without (RAY_AUTH_MODE=disabled)"
 
 
@@ -76,7 +77,7 @@ def find_place() -> Place:
         said = f"a process may open {most_files} files here"
         raise CannotStartError(said, f"allow {LEAST_OPEN_FILES} or more: ulimit -Hn")
     if sys.platform == "linux":
-        _try(SHARED_MEMORY, "make it a folder that you may write to: Ray shares memory there")
+        _try_shared_memory()
     folder, instead = _folder()
     home = str(folder.parent)
     environment = {"RAY_TMPDIR": home}
@@ -85,6 +86,17 @@ def find_place() -> Place:
     if len(os.fsencode(temporary) + PYTHON_SOCKET) > LONGEST_SOCKET:
         environment["TMPDIR"] = home
     return Place(folder, environment, instead, _token())
+
+
+def _try_shared_memory() -> None:
+    try:
+        if not SHARED_MEMORY.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is not a folder", SHARED_MEMORY)
+        try_writing(SHARED_MEMORY)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # Ray does without it where it is full
+            way_out = "make it a folder that you may write to: Ray shares memory there"
+            raise CannotStartError(f"{SHARED_MEMORY} {error.strerror}", way_out) from None
 
 
 def ray_folder() -> Path:
@@ -152,7 +164,11 @@ def _token() -> str:
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "its token as RAY_AUTH_TOKEN says"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named or Path("~/.ray/auth_token").expanduser())
+    try:
+        file = Path(named or Path("~/.ray/auth_token").expanduser())
+    except RuntimeError:
+        said = "there is no home folder to keep a token in"
+        raise CannotStartError(said, f"set HOME, or {DISABLED}") from None
     try:
         held = file.read_text().strip()
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 """Why Ray could not start here, found without starting it: the same for `run` and `doctor`."""
 
+import errno
 import os
 import resource
 import shutil
@@ -13,6 +14,7 @@ import ray
 
 from nnclr_study.cli import main
 from nnclr_study.errors import ClusterError, ClusterWarning
+from nnclr_study.study.folders import try_writing
 from nnclr_study.sweep import local_ray
 from nnclr_study.sweep.cluster import joined
 from nnclr_study.sweep.local_ray import CannotStartError, find_place
@@ -130,10 +132,21 @@ def test_too_few_files_are_told(short, monkeypatch):
     assert find_place().folder == Path("/tmp/ray"), "Ray raises the limit as far as it may"
 
 
-def test_shared_memory_that_is_missing_is_told(short, monkeypatch):
-    monkeypatch.setattr(local_ray, "SHARED_MEMORY", Path("/proc/shm"))
+@pytest.mark.parametrize("place", ["/proc", "/proc/shm", "/dev/null", "/dev/nowhere"])
+def test_shared_memory_that_is_missing_is_told(short, monkeypatch, place):
+    monkeypatch.setattr(local_ray, "SHARED_MEMORY", Path(place))
     with pytest.raises(CannotStartError, match="Ray shares memory there"):
         find_place()
+
+
+def test_shared_memory_that_is_full_does_not_matter_to_ray(short, monkeypatch):
+    def full(path, lock=False):
+        if path == local_ray.SHARED_MEMORY:
+            raise OSError(errno.ENOSPC, "cannot be written: No space left on device", path)
+        return try_writing(path, lock)
+
+    monkeypatch.setattr(local_ray, "try_writing", full)
+    assert find_place().folder == Path("/tmp/ray")
 
 
 @pytest.mark.parametrize(
