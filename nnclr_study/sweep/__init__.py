@@ -19,3 +19,7 @@ os.environ |= {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+# A busy machine may need longer than the 30 seconds that Ray grants its processes to start. Where
+# they die, `watchdog` does not wait for that.
+for _limit in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
+    os.environ.setdefault(_limit, "120")

@@ -7,7 +7,7 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +20,7 @@ from nnclr_study.study.provenance import masked
 from nnclr_study.sweep.local_ray import CannotStartError, find_place
 from nnclr_study.sweep.nodes import alive
 from nnclr_study.sweep.resources import Node
+from nnclr_study.sweep.watchdog import watched
 
 RESUMES = "run the same command again to resume"
 CRASHED_IN_FORK = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
@@ -40,15 +41,16 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with held() as interrupts:
-            try:
-                _init(address, log_to_driver)
-            except ClusterError as error:
-                # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
-                if interrupts:
-                    raise KeyboardInterrupt from error
-                raise
-        yield
+        with nullcontext() if address else watched():
+            with held() as interrupts:
+                try:
+                    _init(address, log_to_driver)
+                except ClusterError as error:
+                    # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
+                    if interrupts:
+                        raise KeyboardInterrupt from error
+                    raise
+            yield
     finally:
         ray.shutdown()
 
