@@ -306,7 +306,7 @@ def run(
         from nnclr_study.report.page import build_report
 
         # Anew, even if nothing ran: a run may have been killed between its last row and its page.
-        answer = build_report(folder.path).answer
+        answer = build_report(folder.path, option="--storage").answer
         out.print()
         out.print(answer)
         out.print(f"report: {folder.report / 'index.html'}")
@@ -435,7 +435,7 @@ def report(
     for place, folder in enumerate(runs, start=1):
         name = folder.name if names[folder.name] == 1 else f"{folder.name}-{place}"
         target = output / name if output and len(runs) > 1 else output
-        built = build_report(folder, target)
+        built = build_report(folder, target, option="--output")
         out.print(built.answer)
         out.print(f"report: {built.page}")
         if static:

@@ -1,9 +1,12 @@
 """What a user can cause. `cli.main` prints these and nothing else prints or exits."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from nnclr_study.printable import one_line
 
@@ -118,6 +121,39 @@ def chain(error: BaseException, links: Sequence[str] = LINKS) -> Iterator[BaseEx
             held = getattr(found, name, None)
             linked += held if isinstance(held, tuple | list) else [held]
         waiting += [cause for cause in reversed(linked) if isinstance(cause, BaseException)]
+
+
+@contextmanager
+def writing(
+    path: Path, option: str | None = None, kind: type[StudyError] = RunFolderError
+) -> Iterator[None]:
+    """Raise what stands in the way of writing a file or folder as an error of a user.
+
+    Args:
+        path: of the file or folder.
+        option: of the command, by which another folder can be named; None: it has none.
+        kind: of the error.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) and "\0" not in str(path):
+            raise  # no path with a null byte, which is a ValueError as well
+        another = f", or choose another folder with {option}" if option else ""
+        raise kind(
+            f"{path} cannot be written: {reason(error)}; make room, or make it writable{another}"
+        ) from None
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why something failed; of a model's errors the first one."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        said = str(first["msg"]).removeprefix("Value error, ")
+        return f"{place}: {said}" if place else said
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split()) or type(error).__name__
 
 
 def shown(value: Any) -> str:

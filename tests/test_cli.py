@@ -341,6 +341,8 @@ def test_reports_of_several_runs_stand_side_by_side(run_folder, tmp_path, monkey
         (["evaluate", "nope", "x"], 2, "nope is not there"),
         (["data", "cifar"], 2, 'did you mean "cifar10"?'),
         (["data", "digits", "--image-size", "3"], 2, "--image-size 3: "),
+        (["data", "folder:a b", "--image-size", "32"], 2, "dataset 'folder:a b': use one of"),
+        (["data", "folder:a b", "--image-size", "3"], 2, "dataset 'folder:a b': use one of"),
         (["data", "folder:nope"], 3, "no folder"),
         (["nope"], 2, "nope"),
         (["plan"], 2, "FILE"),

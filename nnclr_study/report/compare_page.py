@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nnclr_study
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import writing
 from nnclr_study.report import export, wording
 from nnclr_study.report.blocks import MIN_PAIRS
 from nnclr_study.report.compare import compare
@@ -30,14 +30,10 @@ def build_comparison(folders: Sequence[Path], out: Path) -> Report:
     comparison = compare([load_any(folder) for folder in folders])
     findings = find_differences(comparison)
     page = out / "comparison.html"
-    try:
+    with writing(out, "--output"):
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out, "comparison.json", export.analysis_json(comparison))
         write_whole(out, page.name, _render(comparison, findings, datetime.now(UTC)))
-    except OSError as error:
-        raise RunFolderError(
-            f"{out} cannot be written: {error.strerror}; choose another folder with --output"
-        ) from None
     return Report(" ".join(finding.text for finding in findings), page)
 
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
-from nnclr_study.errors import RunFolderError, cut, shown
+from nnclr_study.errors import RunFolderError, cut, reason, shown
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.files import open_inside, parse_json, read_bytes
 from nnclr_study.study.lines import LONGEST, usable
@@ -139,8 +139,8 @@ def _read(path: Path) -> _Evidence:
         sessions, lost = _sessions(path)
     except (OSError, ValueError, KeyError, TypeError, csv.Error, _SpoiltError) as error:
         raise RunFolderError(
-            f"{path} holds trials.csv, and yet is no published evidence: {error}; it needs "
-            "study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
+            f"{path} holds trials.csv, and yet is no published evidence: {reason(error)}; it "
+            "needs study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
         ) from None
     if study.search:
         planned = each_config_once(planned, ended)
@@ -159,14 +159,14 @@ def _bounds() -> Iterator[None]:
     except ValidationError as error:
         if all(problem["type"] in OUT_OF_BOUNDS for problem in error.errors()):
             raise
-        raise _SpoiltError(str(error)) from None
+        raise _SpoiltError(reason(error)) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise _SpoiltError(str(error)) from None
+        raise _SpoiltError(reason(error)) from None
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row of a CSV file by its columns, with the number of its last line."""
-    with open_inside(path, name) as file, TextIOWrapper(file, "utf-8", newline="") as text:
+    with open_inside(path, name) as file, TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.reader(iter(partial(text.readline, LONGEST), ""))
         header = next(reader, [])
         for cells in reader:

@@ -3,16 +3,19 @@
 import json
 import re
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
+from unicodedata import category, normalize
 
 import pandas as pd
 
 from nnclr_study.report.load import Tables
 from nnclr_study.report.wording import TABLE, Finding, decimals_of, number, signed, span
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\n", "'")
-"""What makes a spreadsheet run a cell, and an apostrophe: one put before it makes it text, and
-reading takes it off again."""
+_FORMULA = ("=", "+", "-", "@")
+"""First characters, also of full width, by which a spreadsheet takes a cell for a formula."""
+_ODD = ("'", "\t", "\r", "\n")
+"""First characters that some spreadsheets take off."""
 _HEAD = ("condition", "finished", "mean", "95 % CI", "SD", "vs baseline", "verdict", "test")
 _NOTE = "mean, CI and SD: val_probe_top1 in % over finished seeds, Student's t."
 _NOTE_VERSUS = (
@@ -38,7 +41,10 @@ def to_csv(table: pd.DataFrame) -> str:
     text = table.select_dtypes(exclude="number").columns
     # As objects: whole numbers beside a missing one would turn into floats.
     inert = {n: pd.Series([*map(_inert, table[n])], table.index, dtype=object) for n in text}
-    return table.assign(**inert).to_csv(index=False, lineterminator="\n")
+    rows = _Rows()
+    # Characters of the line terminator are quoted within a cell, and so would end no row.
+    table.assign(**inert).to_csv(rows, index=False, lineterminator="\r\n")
+    return rows.getvalue()
 
 
 def environment_json(tables: Tables) -> str:
@@ -126,12 +132,24 @@ def difference(versus: dict[str, Any]) -> str:
     return f"{shown} ({span(interval, decimals)})" if interval else shown
 
 
+class _Rows(StringIO):
+    """The rows of a CSV file, each of which ends in a line feed alone."""
+
+    def write(self, row: str) -> int:
+        """Add a row."""
+        return super().write(row.removesuffix("\r\n") + "\n")
+
+
 def _inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs: an apostrophe before it makes it text.
+
+    Reading takes that one off again.
+    """
     if not isinstance(cell, str):
         return cell
-    # Unlike a line feed, a carriage return is not quoted, and would end the row.
-    text = re.sub(r"\r\n?", "\n", cell)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    seen = (char for char in cell if not char.isspace() and not category(char).startswith("C"))
+    runs = normalize("NFKC", next(seen, "")) in _FORMULA
+    return f"'{cell}" if runs or cell.startswith(_ODD) else cell
 
 
 def _plain(text: str) -> str:

@@ -242,6 +242,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def send_error(
+        self, code: int, message: str | None = None, explain: str | None = None
+    ) -> None:
+        """Answer with an error, and repeat nothing of the request."""
+        del message
+        super().send_error(code, explain=explain)
+
     def end_headers(self) -> None:
         """Add what every answer says."""
         for header, value in HEADERS.items():

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 import nnclr_study
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import writing
 from nnclr_study.report import export, look, wording
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
@@ -44,7 +44,7 @@ class Report:
     page: Path
 
 
-def build_report(run: Path, out: Path | None = None) -> Report:
+def build_report(run: Path, out: Path | None = None, option: str | None = None) -> Report:
     """Write the page of a run, finished or not, and the files beside it.
 
     These are study.toml, analysis.json, trials.csv, epochs.csv, summary.md, table.tex and
@@ -53,6 +53,7 @@ def build_report(run: Path, out: Path | None = None) -> Report:
     Args:
         run: a run folder, or the published evidence of one.
         out: where to; by default the run folder's `report/`, or where the evidence lies.
+        option: of the command, by which another folder can be named; None: it has none.
 
     Raises:
         RunFolderError: there is no run folder, it is not one of ours, or `out` cannot be written.
@@ -71,16 +72,12 @@ def build_report(run: Path, out: Path | None = None) -> Report:
         "environment.json": export.environment_json(tables),
         "index.html": render(tables, analysis, findings, datetime.now(UTC)),
     }
-    try:
+    with writing(target, option):
         if target == RunFolder(run).report:
             subfolder(run, target.name)
         target.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_whole(target, name, text)
-    except OSError as error:
-        raise RunFolderError(
-            f"{target} cannot be written: {error.strerror}; choose another folder with --output"
-        ) from None
     return Report(findings["answer"].text, target / "index.html")
 
 

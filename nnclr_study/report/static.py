@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import plotly.graph_objects as go
 
-from nnclr_study.errors import RunFolderError, UsageError
+from nnclr_study.errors import UsageError, writing
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
 from nnclr_study.report.findings import find
@@ -87,10 +87,9 @@ def write_images(figures: Mapping[str, go.Figure], out: Path) -> list[Path]:
                     copyfileobj(image, file)
     except (BrowserDepsError, BrowserFailedError, BrowserClosedError):
         raise no_chrome from None
-    except OSError as error:
-        raise RunFolderError(
-            f"{out} cannot be written: {error.strerror}; choose another folder with --output"
-        ) from None
+    except OSError:
+        with writing(out, "--output"):
+            raise
     return [out / name for name in files]
 
 

@@ -307,6 +307,8 @@ def images_config(dataset: str, image_size: int | None = None) -> TrialConfig:
     try:
         return TrialConfig.model_validate({"dataset": dataset} | size | one)
     except ValidationError as error:
-        rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        wrong = f"dataset {dataset!r}" if image_size is None else f"--image-size {image_size}"
+        first = error.errors()[0]
+        of_size = image_size is not None and first["loc"] != ("dataset",)
+        wrong = f"--image-size {image_size}" if of_size else f"dataset {dataset!r}"
+        rule = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{wrong}: {rule}") from None

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import RunFolderError, writing
 from nnclr_study.study.files import open_inside
 
 NAME = "lock"
@@ -55,12 +55,10 @@ class FolderLock:
             except OSError:
                 pass  # the file alone counts
             self._file = self._taken()
-        except OSError as error:
+        except OSError:
             self._release()
-            raise RunFolderError(
-                f"{self._folder} cannot be written: {error.strerror}; choose another folder with "
-                "--storage"
-            ) from None
+            with writing(self._folder, "--storage" if self._command == "run" else None):
+                raise
         except BaseException:
             self._release()
             raise
@@ -114,7 +112,7 @@ class FolderLock:
                 file.close()
                 raise RunFolderError(
                     f"{self._folder} cannot be locked: {error.strerror}; its file system has no "
-                    "locks: choose another folder with --storage"
+                    "locks: copy it to another one"
                 ) from None
             file.close()  # it was deleted as we took it
 

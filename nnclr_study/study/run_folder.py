@@ -25,15 +25,15 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyFileError
+from nnclr_study.errors import RunFolderError, RunFolderWarning, StudyFileError, writing
 from nnclr_study.study import lines
 from nnclr_study.study.config import TrialConfig
-from nnclr_study.study.files import check_subfolder, read_text, write_whole
+from nnclr_study.study.files import check_subfolder, read_bytes, write_whole
 from nnclr_study.study.lock import FolderLock, owner
 from nnclr_study.study.plan import Trial, named, plan_trials, suggested_trial
 from nnclr_study.study.progress import each_config_once
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
-from nnclr_study.study.spec import MAX_BYTES, Study, incomparable, parse_study
+from nnclr_study.study.spec import MAX_BYTES, Study, decoded, incomparable, parse_study
 
 
 class RunFolder:
@@ -85,7 +85,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path) -> Self:
         """Open a run folder for writing, made where missing."""
-        with _writing(path):
+        with writing(path, "--storage"):
             path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
@@ -114,7 +114,7 @@ class RunFolder:
                     f"{'; '.join(differences)}; give the study another name, or take the change "
                     f"back{way_out}"
                 )
-        with _writing(self.path):
+        with writing(self.path, "--storage"):
             write_whole(self.path, self.study_file.name, study.text)
         self._text = study.text
         return self
@@ -122,14 +122,10 @@ class RunFolder:
     def study(self) -> Study:
         """Return the study that this folder records."""
         try:
-            text = read_text(self.path, self.study_file.name, MAX_BYTES)
-        except UnicodeDecodeError as error:
-            raise StudyFileError(
-                self.study_file, [f"is not UTF-8 text ({error.reason})"]
-            ) from None
+            content = read_bytes(self.path, self.study_file.name, MAX_BYTES)
         except OSError as error:
             raise StudyFileError(self.study_file, [f"cannot be read: {error.strerror}"]) from None
-        return parse_study(text, self.study_file)
+        return parse_study(decoded(content, self.study_file), self.study_file)
 
     def planned(self, study: Study | None = None) -> list[Trial]:
         """Return every trial known of: all of a grid's, and those that a search has begun.
@@ -226,7 +222,7 @@ class RunFolder:
         for kept in self._kept.values():
             kept.mend()
         if self._kept and self._text is not None and not self.study_file.exists():
-            with _writing(self.path):
+            with writing(self.path):
                 write_whole(self.path, self.study_file.name, self._text)
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
@@ -343,13 +339,3 @@ def numbered(sessions: Iterable[Session]) -> list[Session]:
         one if "number" in one.model_fields_set else one.model_copy(update={"number": place})
         for place, one in enumerate(sessions)
     ]
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunFolderError(
-            f"{path} cannot be written: {error.strerror}; choose another folder with --storage"
-        ) from None

@@ -1,5 +1,6 @@
 """The study file: TOML in, a `Study` out, or every problem of the file at once."""
 
+import codecs
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -89,13 +90,30 @@ def load_study(path: Path) -> Study:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise StudyFileError(path, [f"has more than {MAX_BYTES:,} bytes: no study needs them"])
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise StudyFileError(path, [f"is not UTF-8 text (byte {error.start})"]) from None
     except (OSError, ValueError) as error:  # a path may hold a null byte
         reason = getattr(error, "strerror", None) or error
         raise StudyFileError(path, [f"cannot be read: {reason}"]) from None
-    return parse_study(text, path)
+    return parse_study(decoded(content, path), path)
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """Return the text of a study file without the byte order mark that an editor may put there.
+
+    Raises:
+        StudyFileError: it is not UTF-8 text.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StudyFileError(path, [_not_text(content, error.start)]) from None
+
+
+def _not_text(content: bytes, at: int) -> str:
+    """Return why bytes are not the text of a study file; the one at `at` is not UTF-8."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is UTF-16 text; save it as UTF-8 (in the editor's `Save as`, under encoding)"
+    line = content.count(b"\n", 0, at) + 1
+    return f"is not UTF-8 text (byte {at}, in line {line}); save it as UTF-8"
 
 
 def parse_study(text: str, path: Path | str) -> Study:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from nnclr_study.errors import DataError, writing
 from nnclr_study.trainer.prepared import Prepared
 
 PER_ROW = 12
@@ -38,6 +39,7 @@ def contact_sheet(found: Prepared, path: Path) -> Path:
         for column, pixels in enumerate(pictures):
             picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
             sheet.paste(picture.resize((SIDE, SIDE)), (TITLE + column * pitch, top))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with writing(path, "--data", DataError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
     return path

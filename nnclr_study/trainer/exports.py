@@ -1,8 +1,6 @@
 """A trained encoder as a folder of files that other programs read; nothing in it is a pickle."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nnclr_study.errors import RunFolderError, UsageError
+from nnclr_study.errors import RunFolderError, UsageError, writing
 from nnclr_study.study.config import FEATURES_PER_WIDTH, TrialConfig
 from nnclr_study.study.files import checked, parse_json, read_bytes, replacing, write_whole
 from nnclr_study.trainer.checkpoint import encoder_state
@@ -49,7 +47,7 @@ def claim(folder: Path) -> None:
     Raises:
         UsageError: it holds other files, or cannot be made.
     """
-    with _writing(folder):
+    with writing(folder, "--output", UsageError):
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if foreign := names - (set(FILES) if WEIGHTS in names else set()):
@@ -76,7 +74,7 @@ def write(snapshot: Snapshot, about: dict[str, Any], folder: Path) -> str | None
     config, state = snapshot.config, encoder_state(snapshot)
     told = {"epoch": len(snapshot.rows), **about, "config": config.model_dump()}
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    with _writing(folder):
+    with writing(folder, "--output", UsageError):
         # First what an earlier export says: it is not true of the new weights.
         for name in (CONFIG, CARD, PREPROCESSING, ONNX):
             (folder / name).unlink(missing_ok=True)
@@ -135,7 +133,7 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    with _writing(path.parent):
+    with writing(path.parent, "--output", UsageError):
         write_whole(path.parent, path.name, text)
 
 
@@ -153,17 +151,6 @@ def preprocessing(image_size: int) -> dict[str, Any]:
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
     }
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be written: {error.strerror or error}; make room, or name another "
-            "folder with --output"
-        ) from None
 
 
 def _write_onnx(config: TrialConfig, state: dict[str, Tensor], path: Path) -> str | None:

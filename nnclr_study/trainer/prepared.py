@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps
 
-from nnclr_study.errors import DataError
+from nnclr_study.errors import DataError, reason, writing
 from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.contracts import PARTS, Original, Part
 from nnclr_study.trainer.decode import Remark, named, rgb, strict_pillow
@@ -183,7 +183,7 @@ def prepare(
         key = f"rules {RULES} {key}"
     digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:12]
     home = data / "prepared" / f"{_stem(name, image_size)}-{digest}"
-    try:
+    with writing(home, "--data", DataError):
         home.parent.mkdir(parents=True, exist_ok=True)
         with _alone(home.with_suffix(".lock")):
             if not home.exists():
@@ -200,11 +200,6 @@ def prepare(
             # The one that was asked for last is the one that trials take.
             now = time_ns()  # finer than the system's own stamp
             os.utime(home / "about.json", ns=(now, now))
-    except OSError as error:
-        raise DataError(
-            f"{home} cannot be written: {error.strerror}; make room, or the folder writable, or "
-            "choose another with --data"
-        ) from None
     return Prepared.at(home)
 
 
@@ -327,6 +322,9 @@ def _read(
                 fitted, how = _fitted(image, size)
             except DataError as error:
                 wrong.append(str(error))
+                continue
+            except OSError as error:
+                wrong.append(f"{part.named(name, row)} cannot be read: {reason(error)}")
                 continue
             pixels[row] = fitted.transpose(2, 0, 1)
             records[row] = _hash(pixels[row]), remarks | how | _looks(pixels[row])

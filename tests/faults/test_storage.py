@@ -9,6 +9,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,12 +18,16 @@ from nnclr_study.errors import DataError, RunFolderError
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
-from nnclr_study.trainer import checkpoint
+from nnclr_study.trainer import checkpoint, prepared
+from nnclr_study.trainer.contracts import Original, Part
 from nnclr_study.trainer.loop import Snapshot
 from nnclr_study.trainer.prepared import prepare
+from tests.report.helpers import run_of
 from tests.study.test_run_folder import ended, epoch
 from tests.study.test_spec import GOOD
 from tests.trainer.test_loop import config
+
+EVIDENCE = Path(__file__).parents[2] / "reports" / "quickstart"
 
 
 @pytest.fixture
@@ -185,3 +190,43 @@ def test_a_real_disk_that_is_full(tmp_path):
         Path(folder.path / "checkpoints").rmdir()
     finally:
         os.system(f"umount {mount}")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["report", "RUN", "-o", "FILE"], "--output"),
+        (["report", "RUN", "RUN", "-o", "FILE"], "--output"),
+        (["run", "STUDY", "--storage", "FILE"], "--storage"),
+        (["restore", "EVIDENCE", "--storage", "FILE"], "--storage"),
+        (["data", "digits", "--data", "FILE"], "--data"),
+        (["data", "synthetic", "--data", "FILE"], "--data"),
+        (["run", "DONE"], "--storage"),
+    ],
+)
+def test_another_folder_is_named_by_an_option_that_the_command_has(
+    tmp_path, capsys, words, option
+):
+    folder = run_of(tmp_path / "runs" / "made", q0=[0.8], q500=[0.9])
+    folder.report.write_text("no folder")
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    stand = {"RUN": folder.path, "FILE": file, "EVIDENCE": EVIDENCE}
+    stand |= {"STUDY": folder.study_file, "DONE": folder.study_file}
+    more = ["--storage", str(tmp_path / "runs")] if "DONE" in words else []
+    assert main([str(stand.get(word, word)) for word in words] + more) in (2, 3)
+    said = capsys.readouterr().err
+    assert "cannot be written: " in said
+    assert {found for found in ("--output", "--storage", "--data") if found in said} == {option}
+
+
+def test_an_original_that_cannot_be_read_is_not_told_as_one_to_be_written(tmp_path, monkeypatch):
+    def read(_row):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    part = Part(20, read, np.arange(20) % 2)
+    original = Original(["a", "b"], {"train": part, "test": part})
+    monkeypatch.setattr(prepared, "open_original", lambda *_: original)
+    with pytest.raises(DataError, match="cannot be read: Input/output error") as caught:
+        prepared.prepare("synthetic", 32, tmp_path)
+    assert "written" not in str(caught.value)

@@ -156,7 +156,10 @@ def test_any_tables_are_refused(tmp_path, capsys, tables):
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.symlink_to(path), "Too many levels|File name"),
         (lambda path: path.symlink_to("/dev/zero"), "more than 1,000,000 bytes"),
-        (lambda path: path.write_bytes(b"\xff"), r"not UTF-8 text \(byte 0\)"),
+        (lambda path: path.write_bytes(b"\xff"), r"not UTF-8 text \(byte 0, in line 1\); save it"),
+        (lambda path: path.write_bytes(b'[study]\r\nname = "\xe9"'), r"byte 17, in line 2\)"),
+        (lambda path: path.write_text("[study]", "utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (lambda path: path.write_bytes(b"\xfe\xff\0["), "is UTF-16 text"),
         (lambda path: path.write_text(HEAD + "queue_size = " + "9" * 5_000), "4300 digits"),
         (
             lambda path: path.write_text(HEAD + "queue_size = 0x" + "f" * 5_000),
@@ -164,7 +167,7 @@ def test_any_tables_are_refused(tmp_path, capsys, tables):
         ),
         (lambda path: path.write_text(HEAD + '"a\\u001b[31m" = 1'), r"trial\.a\\x1b\[31m' = 1"),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_what_is_no_study_file_is_named(tmp_path, capsys, make, says):
     path = tmp_path / "study.toml"

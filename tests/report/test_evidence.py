@@ -135,3 +135,18 @@ def test_every_published_study_rebuilds(tmp_path, home):
     build_report(tmp_path)
     for name in ("trials.csv", "epochs.csv", "environment.json", "summary.md"):
         assert (tmp_path / name).read_text() == (home / name).read_text(), name
+
+
+def test_evidence_that_a_spreadsheet_and_an_editor_have_saved(tmp_path):
+    home = shutil.copytree(REPORTS / "quickstart", tmp_path / "quickstart")
+    before = load_any(home)
+    for name in PUBLISHED:
+        text = (home / name).read_text().replace("\n", "\r\n")
+        (home / name).write_text(text, encoding="utf-8-sig", newline="")
+    after = load_any(home)
+    assert after.trials.equals(before.trials)
+    assert after.epochs.equals(before.epochs)
+    assert after.sessions == before.sessions
+    (home / "trials.csv").write_bytes(b"trial_id\xe9")
+    with pytest.raises(RunFolderError, match=r"no published evidence: .*utf-8"):
+        load_any(home)

@@ -5,12 +5,16 @@ import io
 import json
 import math
 import re
+import unicodedata
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnclr_study.report import export
 from nnclr_study.report.analyse import analyse
+from nnclr_study.report.evidence import _lines as lines_of
 from nnclr_study.report.findings import find
 from nnclr_study.report.load import load
 from tests.report.helpers import run_of
@@ -155,3 +159,50 @@ def test_environment_has_every_session(tmp_path):
     told = json.loads(export.environment_json(tables))
     assert [session["versions"]["torch"] for session in told] == ["2.9.0", "2.10.0"]
     assert told[0]["command"] == "nnclr-study run made.toml"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.text(
+            st.characters(exclude_categories=["Cs"])
+            | st.sampled_from("=+-@'\uff1d\uff0b\uff0d\uff20\ufe66 \t\r\n\u200b,\"")
+        ),
+        min_size=1,
+    )
+)
+def test_every_text_is_read_back_as_it_was_and_no_cell_is_a_formula(tmp_path_factory, texts):
+    table = pd.DataFrame({"cell": texts, "number": range(len(texts))}, dtype=object)
+    text = export.to_csv(table)
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    for mark in ("", "\ufeff"):  # as a spreadsheet may save it
+        path.write_text(mark + text, encoding="utf-8", newline="")
+        assert [row["cell"] for _, row in lines_of(path.parent, path.name)] == texts
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        shown = "".join(c for c in row["cell"] if c.isprintable() and not c.isspace())
+        assert not unicodedata.normalize("NFKC", shown).startswith(("=", "+", "-", "@"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "\uff1d1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20x",
+        "\ufe661",
+        " =1",
+        "\u200b=1",
+        "\t1",
+        "\r1",
+        "\n1",
+    ],
+)
+def test_what_some_spreadsheets_run_is_made_inert(cell):
+    (row,) = csv.DictReader(io.StringIO(export.to_csv(pd.DataFrame({"a": [cell]})), newline=""))
+    assert row["a"] == f"'{cell}"
+
+
+def test_a_negative_number_stays_a_number():
+    table = pd.DataFrame({"a": [-1.5, None], "b": pd.Series([-2, "-2"], dtype=object)})
+    assert export.to_csv(table) == "a,b\n-1.5,-2\n,'-2\n"

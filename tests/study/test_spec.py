@@ -7,6 +7,7 @@ import pytest
 from nnclr_study.errors import StudyFileError
 from nnclr_study.study.forecast import extremes
 from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import arms, incomparable, load_study, parse_study
 
 ROOT = Path(__file__).parents[2]
@@ -389,3 +390,17 @@ def test_a_condition_that_is_there_twice_is_told_with_both_places():
 def test_a_value_is_there_twice_however_it_is_written(old, new, key):
     assert "twice" in problems(GOOD.replace(old, new))[1]
     assert key in problems(GOOD.replace(old, new))[0]
+
+
+def test_an_editors_byte_order_mark_and_line_ends_change_nothing(tmp_path):
+    path = tmp_path / "x.toml"
+    text = '[study]\nname = "x"\nseeds = [1, 2]\n'
+    path.write_text(text, encoding="utf-8-sig")
+    assert load_study(path).text == text
+    folder = RunFolder.create(tmp_path / "x").keep(load_study(path))
+    assert folder.study_file.read_text() == text
+    folder.study_file.write_text(text, encoding="utf-8-sig")
+    folder.keep(load_study(path))
+    assert folder.study_file.read_text() == text
+    path.write_text(text.replace("\n", "\r\n"), newline="")
+    assert load_study(path).seeds == [1, 2]
