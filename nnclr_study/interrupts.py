@@ -39,6 +39,20 @@ def held() -> Iterator[list[int]]:
 
 
 @contextmanager
+def hangup_blocked() -> Iterator[None]:
+    """Keep SIGHUP from processes that the block starts, for as long as they live.
+
+    A terminal that is closed sends it to a whole process group. This process receives it after
+    the block, and can then end the others in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _handled(handler: Any, *numbers: int) -> Iterator[None]:
     """Handle signals in the main thread; do nothing in another one, which receives none.
 

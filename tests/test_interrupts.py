@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from nnclr_study.interrupts import by_sigterm, held
+from nnclr_study.interrupts import by_sigterm, hangup_blocked, held
 
 ROOT = Path(__file__).parent.parent
 ALL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -83,6 +83,20 @@ def test_what_the_parent_process_ignores_stays_ignored(number):
         assert interrupts == []
         signal.signal(number, signal.default_int_handler)  # as Ray does, for as long as it starts
     assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_processes_that_are_started_without_hangup_outlive_it_and_this_one_hears_of_it():
+    with pytest.raises(KeyboardInterrupt), by_sigterm():
+        with hangup_blocked():
+            child = subprocess.Popen(["sleep", "60"])
+            signal.raise_signal(signal.SIGHUP)
+            heard_late = True
+        pytest.fail("not reached")
+    child.send_signal(signal.SIGHUP)
+    child.terminate()
+    assert child.wait() == -signal.SIGTERM
+    assert heard_late
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 WAITS = """

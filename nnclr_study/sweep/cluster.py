@@ -15,7 +15,7 @@ import ray
 from ray.util.state import list_nodes
 
 from nnclr_study.errors import ClusterError, ClusterWarning, cut
-from nnclr_study.interrupts import held
+from nnclr_study.interrupts import hangup_blocked, held
 from nnclr_study.study.provenance import masked
 from nnclr_study.sweep.local_ray import CannotStartError, find_place
 from nnclr_study.sweep.nodes import alive
@@ -65,7 +65,7 @@ def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
     try:
         if address and ":" in address:
             _knock(address)
-        with _inherited({} if address else wanted | _place()):
+        with hangup_blocked(), _inherited({} if address else wanted | _place()):
             ray.init(
                 address=address or "local",
                 log_to_driver=log_to_driver,
