@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from nnclr_study.report.export import plain
 from nnclr_study.report.wording import certainty, percent
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial, condition_label
@@ -67,8 +68,8 @@ def card(facts: Facts) -> str:
 
 def _head(facts: Facts) -> str:
     study, config = facts.study, facts.trial.config
-    question = " ".join(study.question.split())
-    software = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    question = plain(study.question)
+    software = plain(", ".join(f"{name} {version}" for name, version in facts.versions.items()))
     return f"""---
 license: apache-2.0  # of the code; what the images' terms ask of the weights is said below
 pipeline_tag: image-feature-extraction

@@ -9,6 +9,7 @@ from unicodedata import category, normalize
 
 import pandas as pd
 
+from nnclr_study.printable import one_line
 from nnclr_study.report.load import Tables
 from nnclr_study.report.wording import TABLE, Finding, decimals_of, number, signed, span
 
@@ -63,8 +64,8 @@ def summary_md(analysis: dict[str, Any], findings: dict[str, Finding]) -> str:
     study = analysis["study"]
     keys = ("answer", "sufficient", "standing", "confirmed", "test", "mixed", "failed", "status")
     # What a run folder tells of machines is anybody's text; the other sentences are our own.
-    said = (_plain(t) if key == "mixed" else t for key in keys if (t := findings[key].text))
-    title, question = f"# {study['name']}", _plain(study["question"])
+    said = (plain(t) if key == "mixed" else t for key in keys if (t := findings[key].text))
+    title, question = f"# {study['name']}", plain(study["question"])
     parts = [title, question, *said, arms_md(analysis), _note(analysis)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -152,9 +153,9 @@ def _inert(cell: Any) -> Any:
     return f"'{cell}" if runs or cell.startswith(_ODD) else cell
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text on one line that Markdown and HTML leave as it is."""
-    return re.sub(r"([\\`*_\[\]<>|#~&!])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&!])", r"\\\1", one_line(" ".join(text.split())))
 
 
 def _tex(text: str) -> str:

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 import nnclr_study
 from nnclr_study.errors import writing
+from nnclr_study.printable import printable
 from nnclr_study.report import export, look, wording
 from nnclr_study.report.analyse import analyse
 from nnclr_study.report.evidence import load_any
@@ -87,9 +88,12 @@ def environment() -> Environment:
         loader=PackageLoader("nnclr_study.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Text in JSON, such as that of figures, is shown by scripts as it is.
+    made.policies["json.dumps_function"] = _dumps
     made.filters |= {
         "number": wording.number,
         "span": wording.span,
@@ -103,6 +107,26 @@ def environment() -> Environment:
         "uri": _data_uri,
     }
     return made
+
+
+def _shown(value: Any) -> Any:
+    """Return what a template prints, with control and format characters as escapes."""
+    if isinstance(value, str):
+        text = printable(value.replace("\r\n", "\n"))
+        return Markup(text) if isinstance(value, Markup) else text
+    return value
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    return json.dumps(_each_shown(value), **options)
+
+
+def _each_shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_shown(key): _each_shown(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_each_shown, value))
+    return _shown(value)
 
 
 def render(

@@ -206,3 +206,29 @@ def test_a_page_built_into_its_run_folder_leaves_it_a_run(tmp_path):
     assert load_any(tmp_path).is_run
     assert "85.0 %" in build_report(tmp_path).page.read_text()
     assert load(RunFolder(tmp_path)).is_run
+
+
+ODD = "\x07\x1b[31m\x9b\u202e\u2066\u200b\u2028\x00x"
+
+
+def test_no_text_of_others_turns_the_page_around(tmp_path):
+    folder = run_of(tmp_path / "run", q0=[0.8, 0.7], q500=[0.9, 0.6])
+    text = folder.study_file.read_text()
+    (old,) = re.findall(r"^question = .*$", text, re.MULTILINE)
+    text = text.replace(old, f"question = {json.dumps(ODD)}").replace("\n", "\r\n")
+    folder.study_file.write_text(text, newline="")
+    trial = plan_trials(folder.study())[0]
+    write_trial(folder, trial, f"RuntimeError: {ODD}", host=ODD, device=ODD)
+    with (folder.path / "study.toml").open("a") as file:
+        file.write("# \u202e\t\u200b\r\n")
+    page = build_report(folder.path).page.read_text()
+    assert not [ascii(char) for char in ODD if not char.isprintable() and char in page]
+    data = re.findall(r'<script type="application/json".*?>(.*?)</script>', page, re.DOTALL)
+    assert len(data) == 3
+    for each in data:
+        told = json.dumps(json.loads(each), ensure_ascii=False)
+        assert not [ascii(char) for char in ODD if not char.isprintable() and char in told]
+    assert "\\u202e\\u2066" in page
+    assert "&#13;" not in page
+    assert "\\r" not in plain_text(folder.report / "index.html")
+    assert "\u202e" not in folder.report.joinpath("summary.md").read_text()
