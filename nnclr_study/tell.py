@@ -15,6 +15,11 @@ from nnclr_study.study.forecast import Forecast
 from nnclr_study.study.plan import Trial, condition_label, plan_trials, show_value
 from nnclr_study.study.spec import Study
 
+MOST_LINES = 1_000
+"""Trials that `plan` prints."""
+LAST_LINES = 10
+"""Of these, how many are the study's last ones where it has more."""
+
 
 class Packed(Protocol):
     """How trials lie on a cluster, as `sweep.resources.Placement`, which knows Ray."""
@@ -30,14 +35,21 @@ class Packed(Protocol):
 
 
 def trials_table(trials: Sequence[Trial]) -> str:
-    """Return a line a trial."""
+    """Return one line per trial; of more than `MOST_LINES`, the first and the last ones."""
+    left_out = max(0, len(trials) - MOST_LINES)
+    shown = [*trials[: MOST_LINES - LAST_LINES], *trials[-LAST_LINES:]] if left_out else trials
     lines = [("seed", "epochs", "steps", "trial", "condition")]
-    for trial in trials:
+    for trial in shown:
         config = trial.config
         steps = f"{config.epochs * config.steps_per_epoch:,}"
         label = condition_label(trial.condition)
         lines.append((str(config.seed), str(config.epochs), steps, trial.id, label))
-    return aligned(lines, right=("epochs", "steps"))
+    table = aligned(lines, right=("epochs", "steps"))
+    if not left_out:
+        return table
+    printed = table.splitlines(keepends=True)
+    printed.insert(-LAST_LINES, f"... {left_out:,} more trials; --json prints them all\n")
+    return "".join(printed)
 
 
 def space_table(study: Study) -> Table:

@@ -1,6 +1,7 @@
 """What an augmentation recipe sets, and how its parts follow the one dial."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 RECIPES = {
@@ -53,6 +54,7 @@ def following(part: str) -> Callable[[dict[str, Any]], float]:
     return lambda known: part_at(part, known["aug_recipe"], known["aug_strength"])
 
 
+@lru_cache(maxsize=4_096)
 def part_at(part: str, recipe: str, strength: float) -> float:
     """Return a part of a recipe at a strength: off at 0, the recipe's own value at 1.
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from weakref import ref
 
 from nnclr_study.errors import UsageError
 from nnclr_study.study.config import TrialConfig
@@ -11,6 +12,8 @@ from nnclr_study.study.spec import Study, arms
 
 LONGEST_ID = 200
 """Characters of a trial's id, which names files: their names may have 255."""
+_planned: dict[int, tuple[ref[Study], list["Trial"]]] = {}
+"""The trials of the study that was planned last: there may be 100,000, and commands ask often."""
 LONGEST_READABLE = 150
 """Characters of its condition; of a longer one a digest tells the rest."""
 
@@ -30,8 +33,13 @@ def plan_trials(study: Study) -> list[Trial]:
     A seed's conditions stand together, so that an interrupted study holds complete blocks
     of paired trials rather than complete arms.
     """
-    conditions = arms(study)
-    return [_trial(study, condition, seed) for seed in study.seeds for condition in conditions]
+    kept = _planned.get(id(study))
+    if kept is None or kept[0]() is not study:
+        conditions = arms(study)
+        trials = [_trial(study, each, seed) for seed in study.seeds for each in conditions]
+        _planned.clear()
+        _planned[id(study)] = kept = (ref(study), trials)
+    return list(kept[1])
 
 
 def suggested_trial(study: Study, number: int, params: Mapping[str, Value]) -> Trial:

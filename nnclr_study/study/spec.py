@@ -63,6 +63,12 @@ class Study:
         )
 
     @cached_property
+    def resolved_arms(self) -> list[dict[str, Value]]:
+        """Its conditions as `arms` returns them, computed once: there may be 100,000."""
+        found = [resolved(self, condition) for condition in conditions(self)]
+        return sorted(found, key=lambda arm: not _agrees(arm, self.baseline))  # stable
+
+    @cached_property
     def plugins(self) -> list[Named]:
         """The plug-ins that its knobs name."""
         space = self.search.space if self.search else {}
@@ -174,9 +180,7 @@ def arms(study: Study) -> list[dict[str, Value]]:
     They stand in file order: the full product of the grid, its last knob varying fastest, and the
     points. What a condition does not set is as in `[trial]`, or by default.
     """
-    found = [resolved(study, condition) for condition in conditions(study)]
-    found.sort(key=lambda arm: not _agrees(arm, study.baseline))  # stable
-    return found
+    return list(study.resolved_arms)
 
 
 def conditions(study: Study) -> Iterator[dict[str, Value]]:
