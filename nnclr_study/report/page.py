@@ -33,6 +33,8 @@ from nnclr_study.study.files import subfolder, write_whole
 from nnclr_study.study.plan import show_value
 from nnclr_study.study.run_folder import RunFolder
 
+SOURCES = ("study.toml", "trials.csv", "epochs.csv", "environment.json")
+"""Files of published evidence, from which a page is built again."""
 CURVE_POINTS = 100
 """Of a trial's own curve; longer ones are thinned."""
 
@@ -73,6 +75,9 @@ def build_report(run: Path, out: Path | None = None, option: str | None = None) 
         "environment.json": export.environment_json(tables),
         "index.html": render(tables, analysis, findings, datetime.now(UTC)),
     }
+    if not tables.is_run and target.resolve() == run.resolve():
+        # What the page was built from stays as it is: some rows may have been set aside.
+        files = {name: text for name, text in files.items() if name not in SOURCES}
     with writing(target, option):
         if target == RunFolder(run).report:
             subfolder(run, target.name)

@@ -97,6 +97,13 @@ def without(state, *names):
         (lambda s: {"blocks.0.qkv": torch.ones(2)}, "holds blocks.0.qkv, and not"),
         (lambda s: {f"{p}.{n}": t for p in ("encoder", "model") for n, t in s.items()}, "several"),
         (lambda s: s | {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, "no numbers"),
+        (lambda s: s | {"bn1.bias": torch.full((64,), 1e308, dtype=torch.double)}, "no numbers"),
+        (
+            lambda s: s | {"bn1.bias": torch.ones(64, dtype=torch.int32)},
+            "int32 values, not",
+        ),
+        (lambda s: s | {"conv1.weight": torch.ones(10**9, 0, 7, 7)}, "shape 1000000000x0x7x7"),
+        (lambda s: s | {f"layer1.{n}.x": torch.ones(1) for n in range(20_001)}, "20,000 at most"),
     ],
 )
 def test_what_is_no_such_resnet_is_told(resnet18, tmp_path, change, said):
