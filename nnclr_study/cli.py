@@ -375,7 +375,7 @@ def status(
     """
     from nnclr_study.study.budget import spent_of
     from nnclr_study.study.configurations import exhausted
-    from nnclr_study.study.progress import progress
+    from nnclr_study.study.progress import progress, warn_of_missing_epochs
     from nnclr_study.study.run_folder import RunFolder
     from nnclr_study.summaries import status_table
 
@@ -384,6 +384,7 @@ def status(
     planned = folder.planned(study)
     ended, epochs = folder.trials(planned), folder.epoch_seconds(planned)
     cells = progress(planned, ended, epochs, folder.is_running())
+    warn_of_missing_epochs(folder.path, cells, ended)
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())
     over, nothing_new = spent.exhausts(study.budget), exhausted(study, planned)

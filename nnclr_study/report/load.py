@@ -9,7 +9,7 @@ import pandas as pd
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
-from nnclr_study.study.progress import TrialProgress, progress
+from nnclr_study.study.progress import TrialProgress, progress, warn_of_missing_epochs
 from nnclr_study.study.rows import EpochRow, Session, TrialRow
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.search import Value
@@ -87,8 +87,10 @@ def tables_of(
         conditions = [trial.condition for trial in planned]
         places = list(range(len(planned)))
 
+    cells = progress(planned, ended, epochs, locked)
+    warn_of_missing_epochs(path, cells, ended)
     trial_rows, epoch_rows = [], []
-    for each, place in zip(progress(planned, ended, epochs, locked), places, strict=True):
+    for each, place in zip(cells, places, strict=True):
         trial, rows = each.trial, epochs.get(each.trial.id, [])
         who = [trial.id, each.status, trial.config.seed, place]
         known = dict(zip(_WHO, who, strict=True))

@@ -1,9 +1,12 @@
 """How far each planned trial is: what `status` prints and the report counts."""
 
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from nnclr_study.errors import RunFolderWarning
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.rows import TrialRow
@@ -39,6 +42,29 @@ def progress(
         status: Status = row.status if row else begun if done else "waiting"
         found.append(TrialProgress(trial, status, done))
     return found
+
+
+def warn_of_missing_epochs(
+    path: Path, cells: Iterable[TrialProgress], ended: Mapping[str, TrialRow]
+) -> None:
+    """Warn where trials ended after more epochs than have rows, as in a half-copied folder."""
+    found = [
+        (cell, ended[cell.trial.id].epochs)
+        for cell in cells
+        if cell.trial.id in ended and cell.epochs_done < ended[cell.trial.id].epochs
+    ]
+    if not found:
+        return
+    missing = sum(epochs - cell.epochs_done for cell, epochs in found)
+    cell, epochs = found[0]
+    warnings.warn(
+        RunFolderWarning(
+            f"{path} lacks {missing:,} epoch row(s) of {len(found):,} trial(s) that ended, as "
+            f"{cell.trial.id} ({cell.epochs_done} of {epochs} are there): results are whole, and "
+            "curves are not; `nnclr-study run` restores rows that checkpoints hold"
+        ),
+        stacklevel=2,
+    )
 
 
 def each_config_once(trials: Sequence[Trial], ended: Mapping[str, TrialRow]) -> list[Trial]:

@@ -111,3 +111,15 @@ def test_plan_prints_a_bounded_number_of_trials(tmp_path, capsys):
     assert "... 200 more trials; --json prints them all" in said
     assert "queue_size-100_s1" in said and "queue_size-1299_s1" in said
     assert len(said.splitlines()) < 1_100
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_epochs_that_a_half_copied_folder_lacks_are_named(made, tmp_path, capsys, command):
+    run = tmp_path / "run"
+    shutil.copytree(made / "grid", run)
+    rows = (run / "epochs.jsonl").read_text().splitlines(keepends=True)
+    (run / "epochs.jsonl").write_text("".join(rows[1:]))
+    assert main([command, str(run)]) == 0
+    said = capsys.readouterr().err
+    assert "lacks 1 epoch row(s) of 1 trial(s) that ended" in said
+    assert "(3 of 4 are there)" in said
