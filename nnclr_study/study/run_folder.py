@@ -150,7 +150,10 @@ class RunFolder:
             warnings.warn(RunFolderWarning(said), stacklevel=2)
         found = list(trials.values())
         if len({trial.config for trial in found}) < len(found):
-            found = each_config_once(found, self.trials(found))
+            suggested, found = len(found), each_config_once(found, self.trials(found))
+            said = f"{self.path / 'suggestions.jsonl'} has {suggested - len(found)} that repeat "
+            said += "the configuration of another trial, by an earlier version: each counts once"
+            warnings.warn(RunFolderWarning(said), stacklevel=2)
         return found
 
     def trial(self, begins: str) -> Trial:
