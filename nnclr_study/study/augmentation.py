@@ -1,7 +1,7 @@
 """What an augmentation recipe sets, and how its parts follow the one dial."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 RECIPES = {
@@ -51,8 +51,7 @@ OFF = {
 
 def following(part: str) -> Callable[[dict[str, Any]], float]:
     """Return a part's default as it follows the knobs already known."""
-    found = lru_cache(maxsize=1_024)(partial(part_at, part))  # asked for each of 100,000 trials
-    return lambda known: found(known["aug_recipe"], known["aug_strength"])
+    return lambda known: part_at(part, known["aug_recipe"], known["aug_strength"])
 
 
 def part_at(part: str, recipe: str, strength: float) -> float:
@@ -61,7 +60,12 @@ def part_at(part: str, recipe: str, strength: float) -> float:
     In a straight line, beyond 1 too as far as a probability goes; the aspect, a ratio, as a
     power. A plug-in's recipe has no parts: all are off.
     """
-    off, own = OFF[part], RECIPES.get(recipe, {}).get(part, OFF[part])
+    return _at(part, RECIPES.get(recipe, {}).get(part, OFF[part]), strength)
+
+
+@lru_cache(maxsize=4_096)  # asked for each part of each of 100,000 trials
+def _at(part: str, own: float, strength: float) -> float:
+    off = OFF[part]
     value = own**strength if part == "crop_max_aspect" else off + strength * (own - off)
     if part.endswith("_prob"):
         value = min(value, 1.0)
