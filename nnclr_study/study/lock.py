@@ -39,6 +39,7 @@ class FolderLock:
     def __init__(self, folder: Path, command: str) -> None:
         self._folder = folder
         self._command = command
+        self._option = "--storage" if command == "run" else None
         self._descriptor = -1
         self._file: BinaryIO | None = None
         self._has_inodes = True
@@ -57,7 +58,7 @@ class FolderLock:
             self._file = self._taken()
         except OSError:
             self._release()
-            with writing(self._folder, "--storage" if self._command == "run" else None):
+            with writing(self._folder, self._option):
                 raise
         except BaseException:
             self._release()
@@ -110,9 +111,10 @@ class FolderLock:
                 raise self._in_use() from None
             except OSError as error:
                 file.close()
+                option, fix = self._option, "copy it to another one"
                 raise RunFolderError(
                     f"{self._folder} cannot be locked: {error.strerror}; its file system has no "
-                    "locks: copy it to another one"
+                    f"locks: {f'choose another folder with {option}' if option else fix}"
                 ) from None
             file.close()  # it was deleted as we took it
 

@@ -232,7 +232,7 @@ def test_the_command_ends_with_2_where_its_folder_is_deleted(
     for trial in plan_trials(folder.study()):
         folder.append_trial(ended(trial))
 
-    def report(path):
+    def report(path, **_):
         shutil.rmtree(path)
         raise FileNotFoundError(2, "No such file or directory")
 

@@ -60,8 +60,14 @@ def test_another_nnclr_study_on_a_node_is_told_with_both_versions(monkeypatch, t
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["RAY_TMPDIR", "HOME"])
-def test_a_folder_that_ray_cannot_write_to_is_told(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, fix",
+    [
+        ("RAY_TMPDIR", "set a folder with a short path that you may write to, as RAY_TMPDIR=/tmp"),
+        ("HOME", "make it writable, name the file of a token with RAY_AUTH_TOKEN_PATH"),
+    ],
+)
+def test_a_folder_that_ray_cannot_write_to_is_told(tmp_path, name, fix):
     (tmp_path / "file").touch()
     code = """
 from nnclr_study.errors import ClusterError
@@ -79,7 +85,7 @@ except ClusterError as error:
         text=True,
         timeout=100,
     )
-    assert done.stdout.startswith("3 Ray does not start on this machine: "), done.stderr
+    assert done.stdout.startswith("3 Ray cannot start on this machine: "), done.stderr
     assert str(tmp_path / "file") in done.stdout
-    assert "make both writable" in done.stdout
+    assert fix in done.stdout
     assert "Traceback" not in done.stderr

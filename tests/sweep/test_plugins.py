@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import nnclr_study
 from nnclr_study.errors import ClusterError, PluginError
@@ -54,11 +55,11 @@ def test_a_plug_in_that_breaks_its_contract_ends_a_study_before_its_first_trial(
         TrialConfig(dataset="digits", batch_size=8, labelled_batch_size=4, encoder=encoder)
         for encoder in ("conv4", "plugin:mine")
     ]
-    paths, seen = engine._prepare(configs[:1], tmp_path)
+    paths, seen = engine._prepare(configs[:1], tmp_path, Console())
     assert paths == []
     assert seen["digits, 32 px"].isalnum()
     with pytest.raises(PluginError, match=r"of my-plugins 1\.0 must return a torch\.nn\.Module"):
-        engine._prepare(configs, tmp_path)
+        engine._prepare(configs, tmp_path, Console())
     sys.modules.pop("my_plugins")
 
 
