@@ -16,8 +16,8 @@ from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.spec import parse_study
 from nnclr_study.trainer import exports
 from nnclr_study.trainer.encoder import build_encoder
+from nnclr_study.trainer.fitting import fitted
 from nnclr_study.trainer.loop import Snapshot
-from nnclr_study.trainer.prepared import _fitted
 from tests.report.helpers import epoch_row
 
 ONE_ARM = {"finished": 1, "planned": 1, "failed": 0}
@@ -118,7 +118,7 @@ def test_its_first_lines_make_images_as_the_study_s_were(tmp_path, monkeypatch):
     photo.save("photo.jpg")
     names = {}
     exec(code(card(facts()))[0], names)
-    ours = torch.from_numpy(_fitted(Image.open("photo.jpg"), 32)[0].copy()).permute(2, 0, 1)
+    ours = torch.from_numpy(fitted(Image.open("photo.jpg"), 32)[0].copy()).permute(2, 0, 1)
     torch.testing.assert_close(names["images"], ours[None].float() / 255)
 
 

@@ -139,7 +139,7 @@ def _read(path: Path) -> _Evidence:
         sessions, lost = _sessions(path)
     except (OSError, ValueError, KeyError, TypeError, csv.Error, _SpoiltError) as error:
         raise RunFolderError(
-            f"{path} holds trials.csv, and yet is no published evidence: {reason(error)}; it "
+            f"{path} holds trials.csv but is not published evidence: {reason(error)}; it "
             "needs study.toml, trials.csv, epochs.csv and environment.json as `report` writes them"
         ) from None
     if study.search:

@@ -16,9 +16,9 @@ from nnclr_study.study.rows import Count, Number
 SHOWN = 56
 """Pixels of an image on the page."""
 MAX_BYTES = 300_000
-"""Of a picture; a larger one would make the page too heavy to mail."""
+"""Largest picture in bytes; a larger one would make the page too heavy to mail."""
 MAX_PIXELS = 4_096
-"""Of a picture's width or height."""
+"""Largest width or height of a picture in pixels."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

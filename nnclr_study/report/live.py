@@ -158,7 +158,7 @@ class _Server(ThreadingHTTPServer):
         self._guard = Lock()
         self._clients = 0
         self._until: dict[Any, float] = {}
-        """Of each connection whose request has not come yet: until when it is waited for."""
+        """Deadline of each connection whose request has not arrived yet."""
         super().__init__(("127.0.0.1", port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:

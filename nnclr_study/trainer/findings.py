@@ -10,9 +10,10 @@ from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.data import splits
 from nnclr_study.trainer.decode import BACKGROUND, Remark
+from nnclr_study.trainer.fitting import DARKEST, MOST_CUT
 from nnclr_study.trainer.folders import ImageFolder, is_folder
 from nnclr_study.trainer.images import Split
-from nnclr_study.trainer.prepared import DARKEST, MOST_CUT, RULES, Prepared
+from nnclr_study.trainer.prepared import RULES, Prepared
 
 FEW = 50
 """Images of val or test, below which one image is more than two percentage points."""

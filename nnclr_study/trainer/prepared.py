@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import time_ns
@@ -15,27 +14,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from PIL import Image, ImageOps
 
-from nnclr_study.errors import DataError, reason, writing
+from nnclr_study.errors import DataError, writing
 from nnclr_study.study.plugins import is_plugin
-from nnclr_study.trainer.contracts import PARTS, Original, Part
-from nnclr_study.trainer.decode import Remark, named, rgb, strict_pillow
+from nnclr_study.trainer.contracts import PARTS, Original
+from nnclr_study.trainer.fitting import CHUNK, RECORD, fill
 from nnclr_study.trainer.folders import LISTED, together
 from nnclr_study.trainer.sources import digits, key_of, open_original
 
-CHUNK = 256
-"""Images that a thread reads at a time."""
 RULES = 2
 """Version of the rules by which image files become pixels: with another one, image folders and
 plug-ins' data sets are prepared anew."""
-RECORD = np.dtype([("hash", "<u8"), ("remarks", "<u2")])
-"""What is remembered of a prepared image: a hash of its pixels, and a `Remark`."""
-DARKEST = 16
-"""Largest value of an image that looks black."""
-MOST_CUT = 2
-"""Ratio of the sides above which less than half of an image is kept."""
-
 Progress = Callable[[str, int, int], None]
 """Told of a part's name, the images of it that are done, and all of them."""
 
@@ -254,7 +243,7 @@ def _write(
         shape = part.length, 3, image_size, image_size
         file = open_memmap(home / f"{part_name}.npy", "w+", np.uint8, shape)
         records, done = np.empty(part.length, RECORD), 0
-        for read, wrong in _read(part_name, part, file, records):
+        for read, wrong in fill(part_name, part, file, records):
             problems += wrong[: LISTED - len(problems)]
             count += len(wrong)
             done += read
@@ -301,75 +290,11 @@ def _about(
     }
 
 
-def _read(
-    name: str, part: Part, pixels: np.ndarray, records: np.ndarray
-) -> Iterator[tuple[int, list[str]]]:
-    """Fill arrays with the images of a part, in threads.
-
-    Yields:
-        How many images were read, and what is wrong with those that cannot be used.
-    """
-    size = pixels.shape[-1]
-
-    def read(start: int) -> tuple[int, list[str]]:
-        rows, wrong = range(start, min(start + CHUNK, part.length)), []
-        for row in rows:
-            try:
-                image, remarks = part.read(row), Remark(0)
-                if isinstance(image, Image.Image):
-                    with named(getattr(image, "filename", None) or part.named(name, row)):
-                        image, remarks = rgb(image)
-                fitted, how = _fitted(image, size)
-            except DataError as error:
-                wrong.append(str(error))
-                continue
-            except OSError as error:
-                wrong.append(f"{part.named(name, row)} cannot be read: {reason(error)}")
-                continue
-            pixels[row] = fitted.transpose(2, 0, 1)
-            records[row] = _hash(pixels[row]), remarks | how | _looks(pixels[row])
-        return len(rows), wrong
-
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        with strict_pillow():
-            yield from pool.map(read, range(0, part.length, CHUNK))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _fitted(image: np.ndarray | Image.Image, size: int) -> tuple[np.ndarray, Remark]:
-    """Return an image, (size, size, 3): the shorter side resized, the middle cut out."""
-    if isinstance(image, np.ndarray):
-        if image.shape[:2] == (size, size):
-            return image, Remark(0)
-        image = Image.fromarray(image)
-    shorter, longer = sorted(image.size)
-    how = Remark.ENLARGED if shorter < size else Remark(0)
-    if longer > MOST_CUT * shorter:
-        how |= Remark.CUT
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image), how
-
-
-def _hash(pixels: np.ndarray) -> int:
-    return int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), "little")
-
-
-def _looks(pixels: np.ndarray) -> Remark:
-    """Return whether a (3, S, S) image has one color, or is almost black."""
-    first = pixels[:, :1, :1]
-    if (pixels[:, 0] == first[:, 0]).all() and (pixels == first).all():
-        return Remark.ONE_COLOR
-    return Remark.DARK if pixels.max() <= DARKEST else Remark(0)
-
-
 def _in_memory(original: Original, image_size: int) -> Prepared:
     pixels = {}
     for name, part in original.parts.items():
         pixels[name] = np.empty((part.length, 3, image_size, image_size), np.uint8)
-        for _ in _read(name, part, pixels[name], np.empty(part.length, RECORD)):
+        for _ in fill(name, part, pixels[name], np.empty(part.length, RECORD)):
             pass
     labels = {n: part.labels for n, part in original.parts.items() if part.labels is not None}
     return Prepared(original.classes, pixels, labels, path=None)

@@ -148,5 +148,5 @@ def test_evidence_that_a_spreadsheet_and_an_editor_have_saved(tmp_path):
     assert after.epochs.equals(before.epochs)
     assert after.sessions == before.sessions
     (home / "trials.csv").write_bytes(b"trial_id\xe9")
-    with pytest.raises(RunFolderError, match=r"no published evidence: .*utf-8"):
+    with pytest.raises(RunFolderError, match=r"not published evidence: .*utf-8"):
         load_any(home)
