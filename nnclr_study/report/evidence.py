@@ -81,7 +81,7 @@ def restore(path: Path, storage: Path) -> RunFolder:
     """
     if not is_evidence(path):
         raise RunFolderError(
-            f"{path} is no published evidence, which holds study.toml, trials.csv, epochs.csv and "
+            f"{path} is not published evidence: study.toml, trials.csv, epochs.csv and "
             "environment.json; give a folder that `report RUN -o` wrote, as reports/quickstart"
         )
     read = _read(path)

@@ -106,7 +106,7 @@ def test_a_restored_trial_has_the_id_that_its_study_gives_it_today(tmp_path):
 
 def test_what_is_no_evidence_or_lacks_a_session_is_not_restored(tmp_path):
     folder = STATES["running"](tmp_path / "run")
-    with pytest.raises(RunFolderError, match="is no published evidence"):
+    with pytest.raises(RunFolderError, match="is not published evidence"):
         restore(folder.path, tmp_path / "runs")
     _, evidence = published(folder, tmp_path / "evidence")
     (evidence / "environment.json").write_text("[]")

@@ -177,7 +177,7 @@ def test_spoilt_evidence_is_refused(tmp_path, name, spoil):
     text = (home / name).read_text()
     assert spoil(text) != text
     (home / name).write_text(spoil(text))
-    with pytest.raises(RunFolderError, match="is no published evidence"):
+    with pytest.raises(RunFolderError, match="is not published evidence"):
         load_any(home)
 
 
@@ -195,7 +195,7 @@ def test_evidence_of_a_trial_that_its_study_does_not_name_is_refused_by_its_id(t
 def test_evidence_that_lacks_a_file_is_refused(tmp_path, name):
     home = evidence(tmp_path)
     (home / name).unlink()
-    with pytest.raises(RunFolderError, match=f"no published evidence.*{name}"):
+    with pytest.raises(RunFolderError, match=f"not published evidence.*{name}"):
         load_any(home)
 
 
