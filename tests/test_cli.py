@@ -473,3 +473,16 @@ def test_evaluate_leaves_a_folder_in_use_alone(trained, capsys):
     with folder.lock():
         assert main(["evaluate", str(folder.path), "s1", "--protocol", "knn"]) == 2
     assert "in use by `run`, process" in capsys.readouterr().err
+
+
+def test_run_warns_of_knobs_without_effect_once_at_its_start(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "inert.toml"
+    trial = '[trial]\ndataset = "digits"\nbatch_size = 32\nlabelled_batch_size = 8\n'
+    study = f'[study]\nname = "inert"\nseeds = [1, 2, 3]\n{trial}'
+    path.write_text(f"{study}[grid]\noptimizer_momentum = [0.9, 0.5]\n")
+    monkeypatch.setattr("nnclr_study.sweep.engine.run_study", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning: optimizer_momentum has no effect with optimizer = adam") == 1
+    assert Path("runs/inert/report/index.html").is_file()

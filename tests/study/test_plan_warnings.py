@@ -1,7 +1,6 @@
 """What `plan` and `run` warn of: knobs without effect, and a space that is too small."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -127,17 +126,6 @@ def test_plan_prints_warnings_and_json_holds_them(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["warnings"] == plan_warnings(load_study(path))
     assert len(told["warnings"]) == 1
-
-
-def test_run_warns_once_at_its_start(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "inert.toml"
-    path.write_text(f"{GRID}[grid]\noptimizer_momentum = [0.9, 0.5]\n")
-    monkeypatch.setattr("nnclr_study.sweep.engine.run_study", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", str(path)]) == 0
-    said = capsys.readouterr().err
-    assert said.count("warning: optimizer_momentum has no effect with optimizer = adam") == 1
-    assert Path("runs/inert/report/index.html").is_file()
 
 
 def test_many_conditions_are_looked_at_in_bounded_time():
