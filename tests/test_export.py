@@ -207,6 +207,20 @@ def test_a_plug_in_s_encoder_is_not_translated(tmp_path):
     assert "plug-in" in exports.write(snapshot, {}, tmp_path / "out")
 
 
+def test_a_plug_in_s_encoder_may_hold_buffers_of_any_type(monkeypatch):
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("index", torch.zeros(3, dtype=torch.int64))
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    monkeypatch.setattr(exports, "build_encoder", lambda *_: Masked())
+    config = TrialConfig(dataset="digits", encoder="plugin:mine")
+    tensors = {"index": torch.tensor([1, 2, 3]), "mask": torch.tensor([-torch.inf, 0.0])}
+    found = exports.rebuilt(config, tensors, Path("x")).state_dict()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
 @pytest.mark.parametrize("broken", ["config.json", "encoder.safetensors"])
 def test_an_export_that_is_broken_is_told(run, tmp_path, capsys, broken):
     out = tmp_path / "out"

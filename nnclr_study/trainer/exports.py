@@ -113,10 +113,11 @@ def rebuilt(config: TrialConfig, tensors: dict[str, Tensor], source: Path) -> nn
     Raises:
         RunFolderError: they are another encoder's; `source` is where they come from.
     """
-    if wrong := unusable(tensors):
+    is_own = config.encoder in FEATURES_PER_WIDTH  # a plug-in's may hold whatever it likes
+    if is_own and (wrong := unusable(tensors)):
         raise RunFolderError(f"{source} cannot be used as an encoder: {wrong}")
     try:
-        if config.encoder in FEATURES_PER_WIDTH:
+        if is_own:
             with torch.device("meta"):  # a file's claims cost no memory before they are checked
                 build_encoder(config, config.image_size).load_state_dict(tensors, assign=True)
         encoder = build_encoder(config, config.image_size)
