@@ -108,10 +108,18 @@ def restore(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, T
     Args:
         optimizer: takes over the state.
         state: tensors by name, for each parameter's number.
+
+    Raises:
+        RuntimeError: a moment has another shape than its parameter.
     """
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     for parameter, tensors in optimizer.state.items():
         for name, tensor in tensors.items():
+            if name != "step" and tensor.shape != parameter.shape:
+                raise RuntimeError(
+                    f"{name} has the shape {tuple(tensor.shape)}, and its parameter has "
+                    f"{tuple(parameter.shape)}"
+                )
             # The number of steps is a scalar that need not be on the parameter's device.
             tensors[name] = (
                 tensor.clone() if name == "step" else torch.empty_like(parameter).copy_(tensor)

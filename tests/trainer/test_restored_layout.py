@@ -113,3 +113,12 @@ def test_the_count_of_steps_of_a_scalar_parameter_is_no_moment():
     restore(optimizer, state)
     assert optimizer.state[module.scale]["step"].dtype == torch.float32
     assert optimizer.state[module.scale]["exp_avg"].dtype == torch.bfloat16
+
+
+def test_a_moment_of_another_shape_is_refused():
+    before = learner(config())
+    step(before, 1)
+    tensors = before.state_dict()
+    name = next(n for n, t in tensors.items() if n.endswith("exp_avg") and t.dim() == 4)
+    with pytest.raises(RuntimeError, match=r"exp_avg has the shape \(\), and its parameter has"):
+        learner(config()).load_state_dict(tensors | {name: torch.tensor(5.0)})
