@@ -15,7 +15,7 @@ from nnclr_study.trainer import checkpoint, exports
 from nnclr_study.trainer.data import load_dataset
 from nnclr_study.trainer.encoder import build_encoder
 from nnclr_study.trainer.evaluate import images_at_once
-from nnclr_study.trainer.protocols import PROTOCOLS, Subject, score
+from nnclr_study.trainer.protocols import BATCH, PROTOCOLS, Subject, score
 from nnclr_study.trainer.weights import published
 from nnclr_study.trainer.world import World
 
@@ -136,7 +136,7 @@ def of_export(folder: Path, dataset: str | None, protocols: list[str], data: Pat
     images = own if dataset is None else images_config(dataset, own.image_size)
     exports.rebuilt(own, found.tensors, folder)  # weights that do not fit are told now
     build = partial(build_encoder, own, own.image_size)
-    at_once = images_at_once(own)
+    at_once = min(images_at_once(own), 2 * BATCH)
     subject = Subject(build, found.tensors, own.features, own.seed, own.precision, at_once)
     about = f"{found.trial_id}, after epoch {found.epoch}, on {images.dataset}"
     told = {"source": str(folder), "dataset": images.dataset, "image_size": own.image_size}

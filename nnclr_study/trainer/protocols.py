@@ -49,7 +49,8 @@ class Subject(NamedTuple):
     seed: int
     precision: str
     at_once: int = BATCH
-    """Images that it encodes at a time: as many as pretraining did, or as fine-tuning does."""
+    """Number of images that it encodes at a time: at most what a step of fine-tuning holds with
+    its gradients, since pretraining may have had several workers."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
@@ -57,7 +58,7 @@ class Subject(NamedTuple):
         config = snapshot.config
         build = partial(build_encoder, config, config.image_size)
         state = encoder_state(snapshot)
-        fitting = images_at_once(config)
+        fitting = min(images_at_once(config), 2 * BATCH)
         return cls(build, state, config.features, config.seed, config.precision, fitting)
 
 
