@@ -105,6 +105,8 @@ def named(name: object) -> Iterator[None]:
     except Exception as error:  # decoders raise errors of any kind
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         reason = cut(reason or type(error).__name__, LONGEST_REASON)
+        if getattr(error, "errno", None) is not None:  # the system's, and not a decoder's
+            raise DataError(f"{name} cannot be read: {reason}; make it readable") from error
         raise DataError(
             f"{name} is not an image that can be read ({reason}); repair or remove it"
         ) from error
@@ -130,7 +132,8 @@ def rgb(image: Image.Image) -> Flat:
         image.load()
         flat, how = _flat(image, tags, stored)
         # Pillow turns TIFF images itself when it loads them, and then removes the tag.
-        turn = UPRIGHT.get(_orientation(image))
+        # An image without a format was made from another one, and may have been turned already.
+        turn = UPRIGHT.get(_orientation(image)) if image.format else None
         if turn is not None:
             flat = flat.transpose(turn)
         if turn is not None or tags.get(ORIENTATION) in UPRIGHT:
