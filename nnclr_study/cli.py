@@ -724,7 +724,7 @@ def prepare_data(
     with _progress(as_json) as progress:
         found = prepare(config.dataset, config.image_size, data, originals, progress)
     sheet = contact_sheet(found, data / f"{name.replace(':', '-')}-{config.image_size}px.png")
-    told = findings(found, config, originals or data)
+    told = findings(found, config)
     about = found.about(config.dataset) | {"path": str(found.path), "contact_sheet": str(sheet)}
     about |= told._asdict()
     if as_json:

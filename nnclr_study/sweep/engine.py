@@ -241,7 +241,7 @@ def _prepare(
         paths += [found.path] if found.path else []
         seen[f"{name}, {size} px"] = found.about(name)["sha256"][:16]
         ours = [c for c in configs if (c.dataset, c.image_size) == (name, size)]
-        _tell_findings(found, {c.val_fraction: c for c in ours}.values(), data, console)
+        _tell_findings(found, {c.val_fraction: c for c in ours}.values(), console)
     knobs = {"dataset", "image_size", "val_fraction", "batch_size", "labelled_batch_size"}
     for config in {str(c.model_dump(include=knobs)): c for c in configs}.values():
         load_dataset(config, data, paths)
@@ -251,11 +251,9 @@ def _prepare(
     return paths, seen
 
 
-def _tell_findings(
-    found: Prepared, configs: Iterable[TrialConfig], data: Path, console: Console
-) -> None:
+def _tell_findings(found: Prepared, configs: Iterable[TrialConfig], console: Console) -> None:
     """Print what was done to images, and warn of what may be a mistake, each once."""
-    all_findings = [(config, findings(found, config, data)) for config in configs]
+    all_findings = [(config, findings(found, config)) for config in configs]
     notes = {
         f"{c.dataset}, {c.image_size} px: {note}" for c, f in all_findings for note in f.notes
     }

@@ -3,7 +3,7 @@
 docs/plugins.md shows a package that brings one of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,10 @@ class Original(NamedTuple):
 
     classes: list[str]
     parts: dict[str, Part]
+    notes: Sequence[str] = ()
+    """Lines on what was done with files, such as those that were ignored."""
+    warnings: Sequence[str] = ()
+    """Lines on what may be a mistake, each with a fix."""
 
 
 class DatasetPlugin(NamedTuple):

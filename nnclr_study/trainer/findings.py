@@ -1,7 +1,6 @@
 """What a user should know of a prepared data set before any trial is trained on it."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from nnclr_study.study.plugins import is_plugin
 from nnclr_study.trainer.data import splits
 from nnclr_study.trainer.decode import BACKGROUND, Remark
 from nnclr_study.trainer.fitting import DARKEST, MOST_CUT
-from nnclr_study.trainer.folders import ImageFolder, is_folder
 from nnclr_study.trainer.images import Split
 from nnclr_study.trainer.prepared import RULES, Prepared
 
@@ -58,28 +56,24 @@ class Findings(NamedTuple):
     """What may be a mistake, and how to mend it."""
 
 
-def findings(found: Prepared, config: TrialConfig, originals: Path) -> Findings:
+def findings(found: Prepared, config: TrialConfig) -> Findings:
     """Return what a user should know of a data set.
 
     Args:
         found: the data set.
         config: says which it is, and which share of train is val.
-        originals: folder that has the original.
 
     Raises:
-        DataError: the prepared data set or the original cannot be read.
+        DataError: the prepared data set cannot be read.
     """
     name = config.dataset
-    notes, warnings = [], []
-    if name.startswith("folder:") and is_folder(base := originals / name.removeprefix("folder:")):
-        folder = ImageFolder(base)
-        notes += folder.notes()
-        warnings += folder.warnings()
+    about = found.about(name)
+    notes, warnings = [*about.get("notes", [])], [*about.get("warnings", [])]
     records = found.records()
     if is_plugin(name) or name.startswith("folder:"):
-        if not records:
+        if (rules := about.get("rules", 1)) < RULES:
             warnings.append(
-                f"{found.path} was prepared by an earlier version, rules {RULES - 1} of "
+                f"{found.path} was prepared by an earlier version, rules {rules} of "
                 f"{RULES}: 16-bit, transparent and turned images may be wrong; bring the original "
                 "back, and it is prepared anew"
             )

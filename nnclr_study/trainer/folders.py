@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from nnclr_study.trainer.decode import named
 
 SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
-    *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+    *("$recycle.bin", "system volume information", "lost+found"),
     *("#recycle", "#snapshot", "@eadir", "@recycle", "@recently-snapshot"),
     *("__macosx", "network trash folder", "temporary items", "__pycache__"),
 }
@@ -32,6 +33,8 @@ METADATA = {
 SPELLINGS = ("unlabelled", "unlabeled")
 LISTED = 20
 """Problems that a message lists; it counts the others."""
+WALKED = 100
+"""Folders below an ignored one whose files are counted; a snapshot of a disk may hold millions."""
 NAMED = 6
 """Kinds of ignored files that a line names."""
 
@@ -106,15 +109,16 @@ class ImageFolder:
         self._raise()
         self._compare(spelled["train"], spelled["test"])
         self._raise()
-        classes = {key: number for number, key in enumerate(spelled["train"])}
+        numbers = {key: number for number, key in enumerate(spelled["train"])}
         parts = {}
         for part, paths in self.files.items():
             labels = None
             if part != "unlabelled":
-                labels = np.array([classes[_composed(self._class(part, p))] for p in paths])
+                labels = np.array([numbers[_composed(self._class(part, p))] for p in paths])
             name = partial(self._name, paths)
             parts[part] = Part(len(paths), partial(_open, paths), labels, name)
-        return Original(list(spelled["train"].values()), parts)
+        classes = list(spelled["train"].values())
+        return Original(classes, parts, self.notes(), self.warnings())
 
     def notes(self) -> list[str]:
         """Return one line that counts the ignored files, if there are any."""
@@ -137,8 +141,9 @@ class ImageFolder:
                 "belong in unlabelled/"
             )
         for part in ("train", "test"):
-            empty = [p.name for p in _subfolders(self.base / part)]
-            empty = [name for name in empty if name not in self._named(part)]
+            classes = set(self._named(part))
+            folders = (path.name for path in _subfolders(self.base / part))
+            empty = [name for name in folders if name not in classes]
             if empty:
                 said.append(
                     f"{self.base / part} has folders without images: {_some(empty)}; they are not "
@@ -202,7 +207,8 @@ class ImageFolder:
         name, end = entry.name, Path(entry.name).suffix.lower()
         junk = name.startswith(".") or name.casefold() in SYSTEM
         if entry.is_dir():
-            if junk and (count := sum(len(files) for _, _, files in os.walk(entry.path))):
+            walked = islice(os.walk(entry.path), WALKED) if junk else ()
+            if count := sum(len(files) for _, _, files in walked):
                 self.ignored[name] += count
             return junk
         if not junk and end not in LEFTOVERS | METADATA and not name.endswith("~"):

@@ -261,6 +261,7 @@ def _write(
     if problems:
         raise together(problems, count, name)
     about = _about(name, original.classes, pixels, labels)
+    about |= {"notes": list(original.notes), "warnings": list(original.warnings)}
     (home / "about.json").write_text(json.dumps(about, indent=1))
 
 

@@ -34,7 +34,7 @@ def base(tmp_path):
 
 def told(base, **knobs):
     config = images_config("folder:birds", SIDE).model_copy(update={"val_fraction": 0.3} | knobs)
-    return findings(prepare("folder:birds", SIDE, base.parent), config, base.parent)
+    return findings(prepare("folder:birds", SIDE, base.parent), config)
 
 
 def copy(base, source, target):
@@ -190,7 +190,7 @@ def test_a_plugin_s_images_follow_the_same_rules(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "_dataset", lambda _: ("plug-in odd", dataset))
     found = prepare("plugin:odd", SIDE, tmp_path)
     assert found.pixels["train"][0].max() == 128
-    said = findings(found, images_config("plugin:odd", SIDE), tmp_path)
+    said = findings(found, images_config("plugin:odd", SIDE))
     assert (said.identical, said.one_color) == (12, 12)
     assert said.notes == ["12 of 12 images of 16 bits were scaled to 8 bits"]
     assert "as plug-in odd: image 0 of train; look" in said.warnings[0]
@@ -200,6 +200,23 @@ def test_a_plugin_s_images_follow_the_same_rules(tmp_path, monkeypatch):
         prepare("plugin:odd", SIDE, tmp_path)
     with pytest.raises(PluginError):
         plugins._checked("plug-in odd", "train", Part(1, lambda row: 1 / 0, None)).read(0)
+
+
+def test_a_set_prepared_from_elsewhere_keeps_what_was_found_of_its_folder(base, tmp_path):
+    (base / "train" / "heron").mkdir()
+    (base / "train" / "Thumbs.db").write_bytes(b"")
+    config = images_config("folder:birds", SIDE)
+    prepare("folder:birds", SIDE, tmp_path / "data", base.parent)
+    said = findings(prepare("folder:birds", SIDE, tmp_path / "data"), config)
+    assert said.notes == ["ignored 1 hidden, system or metadata files: Thumbs.db (1)"]
+    assert any("has folders without images: heron" in warning for warning in said.warnings)
+
+
+def test_a_set_prepared_by_earlier_rules_is_named(base, monkeypatch):
+    found = prepare("folder:birds", SIDE, base.parent)
+    monkeypatch.setattr("nnclr_study.trainer.findings.RULES", 3)
+    said = findings(found, images_config("folder:birds", SIDE))
+    assert "was prepared by an earlier version, rules 2 of 3" in said.warnings[0]
 
 
 def test_data_and_run_say_the_same(base, capsys, monkeypatch):
