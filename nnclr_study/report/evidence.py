@@ -8,6 +8,7 @@ trials that ended, and nothing that is large.
 import csv
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
-from nnclr_study.errors import RunFolderError, cut, reason, shown
+from nnclr_study.errors import RunFolderError, RunFolderWarning, cut, reason, shown
 from nnclr_study.report.load import Tables, load, tables_of
 from nnclr_study.study.files import open_inside, parse_json, read_bytes
 from nnclr_study.study.lines import LONGEST, usable
@@ -51,8 +52,6 @@ class _Evidence:
     ended: dict[str, TrialRow]
     epochs: dict[str, list[EpochRow]]
     sessions: list[Session]
-    lost_sessions: bool
-    """Whether some sessions were set aside."""
 
 
 def load_any(path: Path) -> Tables:
@@ -102,6 +101,8 @@ def restore(path: Path, storage: Path) -> RunFolder:
 
 def _write(read: _Evidence, folder: RunFolder) -> None:
     numbers = {session.number: folder.append_session(session) for session in read.sessions}
+    told = set(numbers)
+    unknown = 0
     # A grid's trials take the ids that its study gives them today.
     ids = {} if read.study.search else {_cell(t): t.id for t in plan_trials(read.study)}
     for place, trial in enumerate(read.planned):
@@ -109,17 +110,24 @@ def _write(read: _Evidence, folder: RunFolder) -> None:
         if read.study.search:
             folder.append_suggestion(Suggestion(trial_id=now, number=place, params=_params(trial)))
         row = read.ended.get(trial.id)
-        if row is None or (row.session not in numbers and read.lost_sessions):
+        if row is None:
             continue
-        if row.session not in numbers:
-            raise RunFolderError(
-                f"trials.csv has a trial of session {row.session}, which environment.json "
-                "does not tell of; take both from the same folder"
-            )
+        if row.session not in told:
+            unknown += 1
+            numbers.setdefault(row.session, 1 + max(numbers.values(), default=-1))
         for epoch in read.epochs.get(trial.id, []):
             folder.append_epoch(now, epoch)
         known = {"trial_id": now, "session": numbers[row.session]}
         folder.append_trial(row.model_copy(update=known))
+    if unknown:
+        warnings.warn(
+            RunFolderWarning(
+                f"environment.json has no usable entry for the session of {unknown:,} trial(s) of "
+                "trials.csv: their results are restored, but not when their session began and "
+                "with which software; take both files from the same folder to have all of it"
+            ),
+            stacklevel=2,
+        )
 
 
 def _params(trial: Trial) -> dict[str, int | float | str | bool]:
@@ -136,7 +144,7 @@ def _read(path: Path) -> _Evidence:
             if row is not None:
                 ended[trial.id] = row
         epochs = _epochs(path, {trial.id: trial.config.epochs for trial in planned})
-        sessions, lost = _sessions(path)
+        sessions = _sessions(path)
     except (OSError, ValueError, KeyError, TypeError, csv.Error, _SpoiltError) as error:
         raise RunFolderError(
             f"{path} holds trials.csv but is not published evidence: {reason(error)}; it "
@@ -144,7 +152,7 @@ def _read(path: Path) -> _Evidence:
         ) from None
     if study.search:
         planned = each_config_once(planned, ended)
-    return _Evidence(study, planned, ended, epochs, sessions, lost)
+    return _Evidence(study, planned, ended, epochs, sessions)
 
 
 class _SpoiltError(Exception):
@@ -217,8 +225,8 @@ def _epochs(path: Path, lengths: dict[str, int]) -> dict[str, list[EpochRow]]:
     return {trial_id: [rows[e] for e in sorted(rows)] for trial_id, rows in trials.items()}
 
 
-def _sessions(path: Path) -> tuple[list[Session], bool]:
-    """Return the calls of `run`, and whether some were set aside."""
+def _sessions(path: Path) -> list[Session]:
+    """Return the calls of `run`."""
     told = parse_json(read_bytes(path, "environment.json"))
     if not isinstance(told, list):
         raise ValueError("environment.json is not a list")
@@ -229,8 +237,7 @@ def _sessions(path: Path) -> tuple[list[Session], bool]:
             return Session(**{"number": place, **session})
 
     entries = enumerate(enumerate(told), start=1)
-    found = list(usable(path / "environment.json", entries, parse, "entry"))
-    return found, len(found) < len(told)
+    return list(usable(path / "environment.json", entries, parse, "entry"))
 
 
 def _cell(trial: Trial) -> tuple[Any, ...]:

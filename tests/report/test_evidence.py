@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -104,15 +105,29 @@ def test_a_restored_trial_has_the_id_that_its_study_gives_it_today(tmp_path):
     assert again.trials().keys() == again.epochs().keys() <= planned
 
 
-def test_what_is_no_evidence_or_lacks_a_session_is_not_restored(tmp_path):
+def test_a_run_folder_is_not_restored(tmp_path):
     folder = STATES["running"](tmp_path / "run")
     with pytest.raises(RunFolderError, match="is not published evidence"):
         restore(folder.path, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda _: "[]", lambda text: text.replace('": 1', '": -1')])
+def test_trials_of_a_session_that_is_not_known_are_restored(tmp_path, damage):
+    folder = STATES["running"](tmp_path / "run")
     _, evidence = published(folder, tmp_path / "evidence")
-    (evidence / "environment.json").write_text("[]")
-    with pytest.raises(RunFolderError, match="does not tell of"):
-        restore(evidence, tmp_path / "runs")
-    assert not any((tmp_path / "runs").iterdir())
+    environment = evidence / "environment.json"
+    environment.write_text(damage(environment.read_text()))
+    ended = folder.trials()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        again = restore(evidence, tmp_path / "runs")
+    said = [str(each.message) for each in told if "the session of" in str(each.message)]
+    assert len(said) == 1 and f"the session of {len(ended):,} trial(s)" in said[0]
+    assert again.trials().keys() == ended.keys()
+    assert again.todo(again.study()) == folder.todo(folder.study())
+    assert {row.session for row in again.trials().values()} == {0}
+    assert again.append_session(folder.sessions()[0]) == 1, "a number of its own"
 
 
 def test_evidence_of_a_running_study_is_of_an_interrupted_one(tmp_path):
