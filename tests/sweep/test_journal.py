@@ -1,6 +1,7 @@
 """`optuna.journal`, which mirrors rows: deleted or damaged at any time, it is made again."""
 
 from pathlib import Path
+from threading import Thread
 
 import optuna
 import pytest
@@ -112,6 +113,59 @@ def test_another_program_s_logs_stay(tmp_path):
     mirror.begin(plan_trials(study)[0])
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
     assert storage.get_study_user_attrs(0) == {"note": "of the dashboard"}
+    assert len(shown(folder)) == 1
+
+
+def test_logs_that_another_program_adds_are_taken_in_before_ours(tmp_path):
+    study, folder = opened(tmp_path, SEARCH)
+    mirror = Mirror(study, folder)
+    trials = searched(study, folder, mirror, [])
+    next(trials)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
+    other = optuna.load_study(study_name=study.name, storage=storage)
+    other.enqueue_trial({"queue_size": 77})
+    assert len(mirror.study.get_trials()) == 2
+    other.add_trial(optuna.create_trial(value=0.5))
+    asked = mirror.study.ask()
+    mirror.study.tell(asked, 0.75)
+    assert asked.number == 1, "the trial that was enqueued"
+    mirror.study.add_trial(optuna.create_trial(value=0.25))
+    values = [trial.value for trial in other.get_trials()]
+    assert values == [None, 0.75, 0.5, 0.25]
+    assert [trial.value for trial in mirror.study.get_trials()] == values
+
+
+def test_a_study_that_is_deleted_in_mid_run_is_made_again(tmp_path):
+    study, folder = opened(tmp_path)
+    first, second = plan_trials(study)[:2]
+    mirror = Mirror(study, folder)
+    mirror.begin(first)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.optuna)))
+    optuna.delete_study(study_name=study.name, storage=storage)
+    mirror.begin(second)
+    assert [trial_id for trial_id, *_ in shown(folder)] == [first.id, second.id]
+
+
+@pytest.mark.parametrize("tail", [b'{"op_code": 2, "wor', b"rubbish\n", b"[]\n"])
+def test_what_follows_our_logs_and_is_not_one_is_dropped_by_the_next_one(tmp_path, tail):
+    study, folder = opened(tmp_path)
+    mirror = Mirror(study, folder)
+    with folder.optuna.open("ab") as file:
+        file.write(tail)
+    assert mirror.study.get_trials() == []
+    mirror.begin(plan_trials(study)[0])
+    assert len(shown(folder)) == 1
+    assert tail not in folder.optuna.read_bytes()
+
+
+def test_a_lock_that_leads_nowhere_is_not_waited_for_in_mid_run(tmp_path):
+    study, folder = opened(tmp_path)
+    mirror = Mirror(study, folder)
+    Path(f"{folder.optuna}.lock").symlink_to("runs/good/optuna.journal")
+    thread = Thread(target=mirror.begin, args=(plan_trials(study)[0],), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
     assert len(shown(folder)) == 1
 
 
