@@ -22,6 +22,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST = 2**20
 """Bytes of a line that is read; ours have thousands."""
+MOST_KEPT = 256 * 2**20
+"""Bytes of a file that is kept in memory; ours have a few million."""
+FAR_FROM_END = 64 * 2**20
+"""Bytes without a line break after which no end of the line is looked for."""
 ASIDE = "(set aside; the rest is used)"
 CHECKED = 1_000
 """Rows of trials that are not planned and are checked all the same."""
@@ -32,7 +36,8 @@ NAMED = 3
 class Kept:
     """A file whose lines this process, its one writer, also keeps in memory.
 
-    Where somebody deletes the file or cuts lines off, they are written again.
+    Where somebody deletes the file or cuts lines off, they are written again. A file of more than
+    `MOST_KEPT` bytes is not kept in memory: lines are only added to it.
 
     Raises:
         RunFolderError: the file cannot be read or written.
@@ -40,15 +45,19 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = bytearray(_content(path))
+        self._lines = _content(path)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one line, after those that are missing."""
         self.mend()
-        self._lines += append(self._path, row)
+        line = append(self._path, row)
+        if self._lines is not None:
+            self._lines += line
 
     def mend(self) -> None:
         """Write lines again that are missing, with a RunFolderWarning; take in new ones."""
+        if self._lines is None:
+            return
         try:
             size = self._path.lstat().st_size
         except OSError:
@@ -56,7 +65,10 @@ class Kept:
         if size == len(self._lines):
             return
         there = _content(self._path)
-        whole = merged(bytes(self._lines), there)
+        if there is None:
+            self._lines = None
+            return
+        whole = merged(self._lines, there)
         if missing := whole.count(b"\n") - there.count(b"\n"):
             try:
                 with replacing(self._path.parent, self._path.name) as file:
@@ -67,10 +79,10 @@ class Kept:
                 ) from None
             said = f"{self._path} was deleted or cut by somebody else: {missing:,} row(s) that "
             warnings.warn(RunFolderWarning(f"{said}were missing are written again"), stacklevel=2)
-        self._lines = bytearray(whole)
+        self._lines = bytearray(whole) if len(whole) <= MOST_KEPT else None
 
 
-def merged(ours: bytes, theirs: bytes) -> bytes:
+def merged(ours: bytes | bytearray, theirs: bytes | bytearray) -> bytes:
     """Return the lines of two files: theirs in their order, ours each after what it followed.
 
     Of several rows of an epoch or a trial the last one counts. Where two machines went on from
@@ -88,20 +100,25 @@ def merged(ours: bytes, theirs: bytes) -> bytes:
     return b"".join(line for _, line in sorted(found, key=itemgetter(0)))
 
 
-def _whole_lines(text: bytes) -> list[bytes]:
+def _whole_lines(text: bytes | bytearray) -> list[bytes]:
     return [line for line in BytesIO(text) if line.endswith(b"\n")]
 
 
-def _content(path: Path) -> bytes:
-    """Return the whole lines of a file; none where there is no file."""
+def _content(path: Path) -> bytearray | None:
+    """Return the whole lines of a file, none where there is no file; None: it is too large."""
     try:
         with open_inside(path.parent, path.name) as file:
-            text = file.read()
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_KEPT:
+                return None
+            text = bytearray(size)
+            del text[file.readinto(text) :]  # type: ignore[attr-defined]
     except FileNotFoundError:
-        return b""
+        return bytearray()
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    return text[: text.rfind(b"\n") + 1]
+    del text[text.rfind(b"\n") + 1 :]
+    return text
 
 
 def append(path: Path, row: dict[str, Any]) -> bytes:
@@ -229,16 +246,24 @@ def known(kind: type[Model], line: dict[str, Any]) -> Model:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each complete line with its number; the torn end of a killed writer is no line."""
+    """Yield each complete line with its number; the torn end of a killed writer is no line.
+
+    Stop with a RunFolderWarning at a line that does not end within `FAR_FROM_END` bytes.
+    """
     try:
         with open_inside(path.parent, path.name) as file:
             number = 0
             while text := file.readline(LONGEST):
                 number += 1
-                rest = text
+                rest, length = text, len(text)
                 while not rest.endswith(b"\n"):
                     rest = file.readline(LONGEST)
-                    if not rest:
+                    length += len(rest)
+                    if length > FAR_FROM_END:
+                        said = f"{path}, line {number:,}, does not end within {FAR_FROM_END:,} "
+                        said += "bytes: it and what follows are not read; the rest is used"
+                        warnings.warn(RunFolderWarning(said), stacklevel=2)
+                    if not rest or length > FAR_FROM_END:
                         return
                 yield number, text
     except FileNotFoundError:
@@ -278,15 +303,25 @@ def _why(error: Exception) -> str:
 
 
 def _cut(file: BinaryIO) -> int:
-    """Cut a torn end off; return where the next line begins."""
+    """Cut a torn end off; return where the next line begins.
+
+    Raises:
+        OSError: the end is longer than a killed writer leaves.
+    """
     size = file.seek(0, os.SEEK_END)
     if not size:
         return 0
     file.seek(size - 1)
     if file.read(1) == b"\n":
         return size
-    file.seek(0)
-    whole = file.read().rfind(b"\n") + 1
+    whole, found = size, -1
+    while whole and found < 0:
+        if size - whole >= FAR_FROM_END:
+            raise OSError(errno.EFBIG, f"its last {FAR_FROM_END:,} bytes have no line break")
+        start = max(0, whole - LONGEST)
+        file.seek(start)
+        found = file.read(whole - start).rfind(b"\n")
+        whole = start + found + 1
     file.truncate(whole)
     return whole
 

@@ -9,6 +9,7 @@ from threading import Timer
 import pytest
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.study import lines
 from nnclr_study.study.plan import plan_trials, suggested_trial
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.run_folder import RunFolder
@@ -284,3 +285,55 @@ def test_text_that_is_no_utf_8_is_kept_as_what_it_is(folder):
     row = TrialRow(**ended(trial, "failed").model_dump() | {"error": "no gr\udcf6\udcdfe.png"})
     folder.append_trial(row)
     assert folder.trials()[trial.id].error == "no gr\\udcf6\\udcdfe.png"
+
+
+def test_a_file_that_is_too_large_is_not_kept_in_memory(folder, monkeypatch):
+    folder.append_epoch("a", epoch(1))
+    path = folder.path / "epochs.jsonl"
+    monkeypatch.setattr(lines, "MOST_KEPT", path.stat().st_size - 1)
+    with folder.lock():
+        folder.append_epoch("a", epoch(2))
+        assert folder.epochs() == {"a": [epoch(1), epoch(2)]}
+        path.unlink()
+        folder.mend()
+        assert not path.exists()
+        folder.append_epoch("a", epoch(3))
+    assert folder.epochs() == {"a": [epoch(3)]}
+
+
+def test_a_file_that_grew_too_large_meanwhile_is_kept_no_longer(folder, monkeypatch):
+    folder.append_epoch("a", epoch(1))
+    path = folder.path / "epochs.jsonl"
+    with folder.lock():
+        monkeypatch.setattr(lines, "MOST_KEPT", path.stat().st_size)
+        path.write_bytes(path.read_bytes() * 2)
+        folder.append_epoch("a", epoch(2))
+    assert folder.epochs() == {"a": [epoch(1), epoch(2)]}
+
+
+@pytest.mark.parametrize("torn", [1, 15, 16, 17, 40])
+def test_a_torn_end_of_several_blocks_is_cut_off(folder, monkeypatch, torn):
+    folder.append_epoch("a", epoch(1))
+    path = folder.path / "epochs.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x" * torn)
+    with monkeypatch.context() as patch:
+        patch.setattr(lines, "LONGEST", 16)
+        folder.append_epoch("a", epoch(1))
+    assert path.read_bytes() == whole * 2
+    path.write_bytes(b"x" * torn)
+    folder.append_epoch("a", epoch(1))
+    assert path.read_bytes() == whole
+
+
+def test_a_line_without_an_end_is_not_read_for_ever(folder):
+    folder.append_epoch("a", epoch(1))
+    with (folder.path / "epochs.jsonl").open("ab") as file:
+        file.truncate(2**36)  # sparse: it takes no room
+    with pytest.warns(RunFolderWarning, match=r"epochs\.jsonl, line 2, does not end"):
+        assert folder.epochs() == {"a": [epoch(1)]}
+    with (
+        folder.lock(),
+        pytest.raises(RunFolderError, match=r"its last 67,108,864 bytes have no line break"),
+    ):
+        folder.append_epoch("a", epoch(2))
