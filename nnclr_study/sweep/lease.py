@@ -84,13 +84,13 @@ class Lease:
             for other in alive:
                 is_new = other.name not in seen
                 goes_on = other.renewed > seen.setdefault(other.name, other.renewed)
-                if goes_on if other.held else other.name < self._name:
+                if goes_on and (other.held or other.name < self._name):
                     self.release()
                     raise RunFolderError(
                         f"{self._store.place} is in use by {other.by}; wait for it to end, or "
                         "stop it first"
                     )
-                if is_new and other.held:
+                if is_new:
                     age = (now - other.renewed) / 1e9
                     say(
                         f"waiting for up to {EXPIRY_SECONDS - age:.0f} s: {self._store.place} is "

@@ -5,6 +5,7 @@ The rows of the run folder remain the truth. The storage is brought in step with
 stopping ended PRUNED, one that failed FAIL, each with the value of all its epochs.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -70,7 +71,7 @@ class Mirror:
         except StudyError:
             raise
         except Exception as error:  # whatever replaying the logs of a damaged journal raises
-            if url is not None:
+            if url is not None or not folder.optuna.exists():
                 raise
             _set_aside(folder.optuna, error)
             self._open(study, folder, url)
@@ -310,7 +311,8 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
 
 
 def _set_aside(journal: Path, error: Exception) -> None:
-    bad = journal.with_name(f"{journal.name}.bad")
+    names = (f"{journal.name}.bad{number or ''}" for number in itertools.count())
+    bad = next(path for path in map(journal.with_name, names) if not path.exists())
     journal.replace(bad)
     warnings.warn(
         RunFolderWarning(

@@ -191,6 +191,27 @@ def test_a_journal_that_optuna_cannot_replay_is_set_aside_and_made_again(tmp_pat
     assert (folder.path / "optuna.journal.bad").read_text() == text
 
 
+def test_an_earlier_journal_that_was_set_aside_is_kept(tmp_path):
+    study, folder = opened(tmp_path)
+    for text in ("{}\n", '{"op_code": 99}\n'):
+        folder.optuna.write_text(text)
+        with pytest.warns(RunFolderWarning, match=r"kept as optuna\.journal\.bad"):
+            Mirror(study, folder)
+    assert (folder.path / "optuna.journal.bad").read_text() == "{}\n"
+    assert (folder.path / "optuna.journal.bad1").read_text() == '{"op_code": 99}\n'
+
+
+def test_an_error_without_a_journal_is_not_blamed_on_it(tmp_path, monkeypatch):
+    study, folder = opened(tmp_path)
+
+    def fail(*_):
+        raise ValueError("of another kind")
+
+    monkeypatch.setattr(Mirror, "_open", fail)
+    with pytest.raises(ValueError, match="of another kind"):
+        Mirror(study, folder)
+
+
 def test_a_journal_without_its_beginning_is_made_again_at_the_next_start(tmp_path):
     study, folder = opened(tmp_path)
     trial = plan_trials(study)[0]

@@ -106,6 +106,30 @@ def test_the_lease_of_a_killed_run_expires(machine, there, monkeypatch):
     assert [path.name for path in leases(there)] == [second._name]
 
 
+@pytest.mark.parametrize("name", ["0", "g"], ids=["first by name", "last by name"])
+def test_the_lease_of_a_run_that_was_killed_as_it_waited_expires(
+    machine, there, monkeypatch, name
+):
+    waiting, second = machine("a"), machine("b")
+    waiting._name = name
+    waiting._written(held=False)
+    said = []
+    monkeypatch.setattr(module, "sleep", lambda _: let_pass(there, 20))
+    second.take(said.append)
+    assert len(said) == 1
+    assert said[0].startswith("waiting for up to 60 s: file:")
+    assert [path.name for path in leases(there)] == [second._name]
+
+
+def test_a_run_gives_way_to_one_that_waits_before_it(machine, monkeypatch):
+    waiting, second = machine("a"), machine("b")
+    waiting._name = "0"
+    waiting._written(held=False)
+    monkeypatch.setattr(module, "sleep", lambda _: waiting._written(held=False))
+    with pytest.raises(RunFolderError, match="is in use by"):
+        second.take()
+
+
 def test_a_run_that_follows_in_the_same_working_copy_does_not_wait(machine, monkeypatch):
     first, again = machine("a"), machine("a")
     first.take()
