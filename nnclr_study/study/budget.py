@@ -93,7 +93,7 @@ def allowed(
     found, budget = spent_by(folder, study, again), study.budget
     over = found.exhausts(budget)
     if over is not None and not found.exhausts(budget.model_copy(update={"trials": None})):
-        epochs = folder.epoch_seconds()
+        epochs = folder.epoch_seconds(folder.planned(study))
         if begun := [trial for trial in todo if study.search or trial.id in epochs]:
             return begun, None
     return todo, over

@@ -240,7 +240,8 @@ class RunFolder:
         """Record a call of `run`; return its number, from 0."""
         number = lines.count(self.path / "sessions.jsonl")
         # Where that file was deleted, rows of trials still name earlier calls.
-        number = max([number, *(row.session + 1 for row in self.trials().values())])
+        for row in lines.read(self.path / "trials.jsonl", TrialRow):
+            number = max(number, row.session + 1)
         self._append("sessions.jsonl", session.model_dump(mode="json") | {"number": number})
         return number
 

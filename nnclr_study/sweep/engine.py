@@ -208,8 +208,9 @@ def _warm_start(study: Study, mirror: Mirror) -> Iterator[str]:
     assert study.search is not None
     for run in study.search.table.warm_start:
         folder = RunFolder.open(Path(run))
-        rows, epochs, used = folder.trials(), folder.epochs(), 0
-        finished = [t for t in folder.planned() if t.id in rows and epochs.get(t.id)]
+        planned, used = folder.planned(), 0
+        rows, epochs = folder.trials(planned), folder.epochs(planned)
+        finished = [t for t in planned if t.id in rows and epochs.get(t.id)]
         for trial in finished:
             here = replace(trial, condition={k: getattr(trial.config, k) for k in study.knobs})
             if _alike(study, here):

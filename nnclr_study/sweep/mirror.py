@@ -96,7 +96,7 @@ class Mirror:
         self._running: dict[str, _Running] = {}
         self._repeats: dict[str, list[optuna.Trial]] = {}
         """Suggestions that repeat a trial whose outcome is not known yet, by its id."""
-        self._keep_up(planned, folder.trials(), folder.epochs())
+        self._keep_up(planned, folder.trials(planned), folder.epochs(planned))
 
     def suggested(self, trial: Trial, asked: optuna.Trial) -> None:
         """Note which trial a suggestion has become."""

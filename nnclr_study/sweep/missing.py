@@ -36,11 +36,12 @@ def restore_rows(folder: RunFolder, study: Study, store: "Store | None" = None) 
     Returns:
         What was restored, in one line, or None.
     """
-    ended, epochs = folder.trials(), folder.epoch_seconds()
+    planned = folder.planned(study)
+    ended, epochs = folder.trials(planned), folder.epoch_seconds(planned)
     restored: dict[str, int] = {}
     lost: dict[str, int] = {}
     saved = {path.stem for path in folder.checkpoints.glob("*.safetensors")}
-    for trial in folder.planned(study):
+    for trial in planned:
         there, end = epochs.get(trial.id, {}), ended.get(trial.id)
         if len(there) >= (end.epochs if end else trial.config.epochs):
             continue

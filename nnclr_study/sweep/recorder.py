@@ -55,13 +55,14 @@ class Recorder(Callback):  # type: ignore[misc]
         self._changed = changed
         self._trackers = trackers
         self._trials: dict[str, Trial] = {}
-        self._epochs = {t: _unbroken(rows) for t, rows in folder.epochs().items()}
+        planned = folder.planned(study)
+        self._epochs = {t: _unbroken(rows) for t, rows in folder.epochs(planned).items()}
         self._begun = monotonic()
         self._last: dict[str, dict[str, Any]] = {}
         self._started: dict[str, datetime] = {}
         self._stopped: set[str] = set()
-        counted = {trial.id for trial in folder.planned(study)} - set(again)
-        ended = [row for row in folder.trials().values() if row.trial_id in counted]
+        counted = {trial.id for trial in planned} - set(again)
+        ended = [row for row in folder.trials(planned).values() if row.trial_id in counted]
         before = sum(row.seconds for t in counted for row in self._epochs.get(t, []))
         self._spent = spent(len(ended), ended, self._sessions[:-1], before)
         """By trials that have ended; the hours are those of earlier calls."""

@@ -36,14 +36,15 @@ class Progress:
     ) -> None:
         self._console = console
         self._study = study
-        known = {trial.id: trial for trial in folder.planned(study)}
+        planned = folder.planned(study)
+        known = {trial.id: trial for trial in planned}
         coming = {trial.id for trial in todo or []}
-        ended = [row for t, row in folder.trials().items() if t in known and t not in coming]
+        ended = [row for t, row in folder.trials(planned).items() if t not in coming]
         self._counts = Counter(row.status for row in ended)
         self._planned = most_trials(study) if todo is None else len(ended) + len(todo)
         self._trials: dict[str, Trial] = {trial.id: trial for trial in todo or []}
         self._running: set[str] = set()
-        recorded = folder.epochs()
+        recorded = folder.epoch_seconds(planned)
         self._epochs = {trial_id: len(recorded.get(trial_id, [])) for trial_id in self._trials}
         self._done = 0
         """Epochs, since this call of `run` began."""

@@ -12,11 +12,14 @@ import pytest
 from ray.tune import Callback
 from rich.console import Console
 
-from nnclr_study.errors import RunFolderError
+from nnclr_study.errors import RunFolderError, RunFolderWarning
+from nnclr_study.study.budget import allowed
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import BudgetTable, parse_study
+from nnclr_study.sweep.engine import _warm_start
 from nnclr_study.sweep.mirror import Mirror
+from nnclr_study.sweep.missing import restore_rows
 from nnclr_study.sweep.recorder import Recorder
 from nnclr_study.sweep.terminal import Progress, show_seconds
 from nnclr_study.sweep.trackers import TensorBoard, Tracker
@@ -55,6 +58,36 @@ def recorder_of(study, folder, progress, *trackers):
     folder.append_session(call)
     trackers = [TensorBoard(folder.tensorboard), *trackers]
     return Recorder(study, folder, [], call, Mirror(study, folder), progress, trackers=trackers)
+
+
+def test_rows_of_trials_that_are_not_planned_are_not_kept(tmp_path, monkeypatch):
+    study = replace(parse_study(STUDY, "x.toml"), budget=BudgetTable(trials=1))
+    folder = RunFolder.create(tmp_path / "x").keep(study)
+    todo = plan_trials(study)
+    for trial_id in (todo[0].id, "other"):
+        folder.append_epoch(trial_id, epoch(1))
+    asked = []
+
+    def noting(read):
+        def noted(self, planned=None):
+            asked.append(planned)
+            return read(self, planned)
+
+        return noted
+
+    for name in ("trials", "epochs", "epoch_seconds"):
+        monkeypatch.setattr(RunFolder, name, noting(getattr(RunFolder, name)))
+    with pytest.warns(RunFolderWarning, match="1 row of trials that are not part of the study"):
+        progress = Progress(Console(file=io.StringIO()), study, folder, todo)
+        recorder_of(study, folder, progress)
+        restore_rows(folder, study)
+        assert allowed(folder, study, todo) == (todo[:1], None)
+        table = SimpleNamespace(warm_start=[str(folder.path)])
+        other = SimpleNamespace(search=SimpleNamespace(table=table), knobs=[])
+        assert list(_warm_start(other, None)) == [
+            f"0 of 0 trials of {folder.path} are of use to this search"
+        ]
+    assert len(asked) > 8 and None not in asked
 
 
 def result(heard, number, top1=0.5, **knobs):
