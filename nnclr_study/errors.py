@@ -149,7 +149,7 @@ def reason(error: BaseException) -> str:
     """Return in one line why something failed; of a model's errors the first one."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = cut(".".join(map(str, first["loc"])), LONGEST_KEY)
         said = str(first["msg"]).removeprefix("Value error, ")
         return f"{place}: {said}" if place else said
     said = getattr(error, "strerror", None) or str(error)

@@ -88,7 +88,7 @@ def tables_of(
         places = list(range(len(planned)))
 
     cells = progress(planned, ended, epochs, locked)
-    warn_of_missing_epochs(path, cells, ended)
+    warn_of_missing_epochs(path, cells, ended, is_run)
     trial_rows, epoch_rows = [], []
     for each, place in zip(cells, places, strict=True):
         trial, rows = each.trial, epochs.get(each.trial.id, [])

@@ -11,9 +11,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from nnclr_study.errors import RunFolderError, RunFolderWarning, shown
+from nnclr_study.errors import RunFolderError, RunFolderWarning, reason, shown
 from nnclr_study.study.files import open_inside, parse_json, replacing
 
 Line = TypeVar("Line")
@@ -295,11 +295,7 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
-        return f"{place}: {first['msg']}" if place else str(first["msg"])
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"{error} is missing" if isinstance(error, KeyError) else reason(error)
 
 
 def _cut(file: BinaryIO) -> int:

@@ -45,9 +45,15 @@ def progress(
 
 
 def warn_of_missing_epochs(
-    path: Path, cells: Iterable[TrialProgress], ended: Mapping[str, TrialRow]
+    path: Path,
+    cells: Iterable[TrialProgress],
+    ended: Mapping[str, TrialRow],
+    is_run: bool = True,
 ) -> None:
-    """Warn where trials ended after more epochs than have rows, as in a half-copied folder."""
+    """Warn where trials ended after more epochs than have rows, as in a half-copied folder.
+
+    `is_run` tells whether it is a run folder, whose rows `run` can restore, and not evidence.
+    """
     found = [
         (cell, ended[cell.trial.id].epochs)
         for cell in cells
@@ -57,11 +63,12 @@ def warn_of_missing_epochs(
         return
     missing = sum(epochs - cell.epochs_done for cell, epochs in found)
     cell, epochs = found[0]
+    way_out = "; `nnclr-study run` restores rows that checkpoints hold" if is_run else ""
     warnings.warn(
         RunFolderWarning(
             f"{path} lacks {missing:,} epoch row(s) of {len(found):,} trial(s) that ended, as "
             f"{cell.trial.id} ({cell.epochs_done} of {epochs} are there): results are whole, and "
-            "curves are not; `nnclr-study run` restores rows that checkpoints hold"
+            f"curves are not{way_out}"
         ),
         stacklevel=2,
     )

@@ -302,8 +302,17 @@ class RunFolder:
 
     def trials(self, planned: Iterable[Trial] | None = None) -> dict[str, TrialRow]:
         """Return the last row of every trial, or of every planned one, that ended."""
-        known = None if planned is None else {trial.id for trial in planned}
-        rows = lines.read(self.path / "trials.jsonl", TrialRow, known)
+        lengths = None if planned is None else {t.id: t.config.epochs for t in planned}
+
+        def parse(line: dict[str, Any]) -> TrialRow:
+            row = lines.known(TrialRow, line)
+            if lengths and row.epochs > lengths.get(row.trial_id, row.epochs):
+                raise ValueError(
+                    f"epochs: {row.epochs} of a trial of {lengths[row.trial_id]} epochs"
+                )
+            return row
+
+        rows = lines.parsed(self.path / "trials.jsonl", parse, TrialRow.model_fields, lengths)
         return {row.trial_id: row for row in rows}
 
 

@@ -123,3 +123,14 @@ def test_epochs_that_a_half_copied_folder_lacks_are_named(made, tmp_path, capsys
     said = capsys.readouterr().err
     assert "lacks 1 epoch row(s) of 1 trial(s) that ended" in said
     assert "(3 of 4 are there)" in said
+
+
+def test_evidence_that_lacks_epochs_is_not_told_to_run(made, tmp_path, capsys):
+    evidence = tmp_path / "evidence"
+    shutil.copytree(made / "grid_evidence", evidence)
+    header, _, *rows = (evidence / "epochs.csv").read_text().splitlines(keepends=True)
+    (evidence / "epochs.csv").write_text("".join([header, *rows]))
+    assert main(["report", str(evidence)]) == 0
+    said = capsys.readouterr().err
+    assert "lacks 1 epoch row(s)" in said
+    assert "nnclr-study run" not in said

@@ -280,6 +280,25 @@ def test_an_accuracy_beyond_1_is_set_aside(folder):
         assert folder.trials() == {}
 
 
+def test_a_trial_that_ended_after_more_epochs_than_planned_is_set_aside(folder):
+    planned = folder.planned()
+    trial, other = planned[:2]
+    folder.append_trial(ended(trial).model_copy(update={"epochs": trial.config.epochs + 1}))
+    folder.append_trial(ended(other).model_copy(update={"epochs": other.config.epochs}))
+    with pytest.warns(RunFolderWarning, match=r"trials\.jsonl, line 1, .* of a trial of"):
+        assert folder.trials(planned).keys() == {other.id}
+
+
+def test_a_key_that_is_not_ours_is_shown_cut(folder):
+    row = ended(plan_trials(folder.study())[0]).model_dump(mode="json")
+    (folder.path / "trials.jsonl").write_text(
+        json.dumps(row | {"config": {"k" * 9_000: 1}}) + "\n"
+    )
+    with pytest.warns(RunFolderWarning, match=r"line 1, .*: config\.kkk") as told:
+        assert folder.trials() == {}
+    assert len(str(told[0].message)) < 1_000
+
+
 def test_text_that_is_no_utf_8_is_kept_as_what_it_is(folder):
     trial = plan_trials(folder.study())[0]
     row = TrialRow(**ended(trial, "failed").model_dump() | {"error": "no gr\udcf6\udcdfe.png"})
