@@ -19,11 +19,10 @@ def by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[list[int]]:
-    """Keep an interrupt until the block has ended; a second one breaks in.
+def held() -> Iterator[None]:
+    """Keep an interrupt until the block has ended, even by an error; a second one breaks in.
 
-    In what is imported, and in what forks, an interrupt may be lost or become another error. The
-    list that is yielded holds the number of the signal that is being kept.
+    In what is imported, and in what forks, an interrupt may be lost or become another error.
     """
     caught: list[int] = []
 
@@ -33,7 +32,12 @@ def held() -> Iterator[list[int]]:
         caught.append(number)
 
     with _handled(note, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        yield caught
+        try:
+            yield
+        except Exception as error:
+            if caught:
+                raise KeyboardInterrupt from error
+            raise
     if caught:
         raise KeyboardInterrupt
 

@@ -1,5 +1,6 @@
 """The Ray cluster of a study: joined, or started on this machine, and what it has."""
 
+import json
 import logging
 import os
 import re
@@ -42,14 +43,9 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with nullcontext() if address else watched():
-            with held() as interrupts:
-                try:
-                    _init(address, log_to_driver)
-                except ClusterError as error:
-                    # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
-                    if interrupts:
-                        raise KeyboardInterrupt from error
-                    raise
+            # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
+            with held():
+                _init(address, log_to_driver)
             yield
     finally:
         ray.shutdown()
@@ -61,7 +57,8 @@ def _init(address: str | None, log_to_driver: bool, tries: int = 3) -> None:
     if address:
         # No trial belongs to a client's own job.
         is_client = address.startswith("ray://")
-        options = {} if is_client else {"runtime_env": {"env_vars": wanted}}
+        unset = {name: value for name, value in wanted.items() if name not in _set_by_job()}
+        options = {} if is_client else {"runtime_env": {"env_vars": unset}}
     try:
         if address and ":" in address:
             _knock(address)
@@ -93,6 +90,18 @@ def environment() -> dict[str, str]:
         torch = tuple(map(int, version("torch").split(".")[:2]))
         wanted[ALLOCATOR[0 if torch >= (2, 9) else 1]] = "expandable_segments:True"
     return wanted
+
+
+def _set_by_job() -> list[str]:
+    """Return the environment variables of the Ray job that this process belongs to, if any.
+
+    Ray refuses to set one of them again.
+    """
+    try:
+        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        return list(job["runtime_env"]["env_vars"])
+    except (ValueError, KeyError, TypeError):  # no job, or one that sets none
+        return []
 
 
 def _place() -> dict[str, str]:

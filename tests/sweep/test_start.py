@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from nnclr_study.errors import ClusterError
-from nnclr_study.sweep import client
+from nnclr_study.sweep import client, cluster
 from nnclr_study.sweep.cluster import joined
 
 
@@ -68,6 +68,26 @@ def test_whatever_ray_raises_as_it_joins_is_told_in_a_line(monkeypatch):
     with pytest.raises(ClusterError, match="no Ray cluster at auto: no node; start one") as caught:
         start(monkeypatch, fails(Exception("no node\nmore")), "auto")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "job, given",
+    [
+        ('{"runtime_env": {"env_vars": {"OURS": "theirs", "MORE": "1"}}}', {"ALSO_OURS": "2"}),
+        ('{"runtime_env": {}}', {"OURS": "1", "ALSO_OURS": "2"}),
+        ('{"runtime_env": null}', {"OURS": "1", "ALSO_OURS": "2"}),
+        ("{}", {"OURS": "1", "ALSO_OURS": "2"}),
+    ],
+)
+def test_what_a_ray_job_sets_itself_is_not_set_again(monkeypatch, job, given):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", job)
+    monkeypatch.setattr(cluster, "environment", lambda: {"OURS": "1", "ALSO_OURS": "2"})
+    seen = []
+    monkeypatch.setattr(ray, "init", lambda **options: seen.append(options["runtime_env"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with joined("auto"):
+        pass
+    assert seen == [{"env_vars": given}]
 
 
 @pytest.mark.parametrize("error", [Exception("dead"), RuntimeError("dead"), SystemExit(1)])
