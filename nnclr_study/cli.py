@@ -874,8 +874,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _call(argv: Sequence[str] | None) -> int:
     crash.run_folder = None
     with warnings.catch_warnings():
-        warnings.simplefilter("once", StudyWarning)
-        warnings.showwarning = partial(_warn, warnings.showwarning)
+        # Not "once": Python forgets what it has shown whenever something changes the filters.
+        warnings.simplefilter("always", StudyWarning)
+        warnings.showwarning = partial(_warn, warnings.showwarning, set())
         try:
             app(argv)
         except SystemExit as end:
@@ -904,13 +905,21 @@ def _report_crash(error: BaseException, argv: Sequence[str]) -> None:
 
 
 def _warn(
-    usual: Callable[..., None], message: Warning | str, kind: type[Warning], *where: Any
+    usual: Callable[..., None],
+    told: set[str],
+    message: Warning | str,
+    kind: type[Warning],
+    *where: Any,
 ) -> None:
-    """Print the warnings of this program in a line; other warnings go their usual way."""
-    if issubclass(kind, StudyWarning):
-        err.write(f"warning: {message}\n")
-    else:
+    """Print each warning of this program once, in a line; other warnings go their usual way.
+
+    `told` holds those that were printed, and takes up the new one.
+    """
+    if not issubclass(kind, StudyWarning):
         usual(one_line(str(message)), kind, *where)
+    elif (text := str(message)) not in told:
+        told.add(text)
+        err.write(f"warning: {text}\n")
 
 
 for _info in app.registered_commands:

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -486,3 +487,23 @@ def test_run_warns_of_knobs_without_effect_once_at_its_start(tmp_path, monkeypat
     said = capsys.readouterr().err
     assert said.count("warning: optimizer_momentum has no effect with optimizer = adam") == 1
     assert Path("runs/inert/report/index.html").is_file()
+
+
+def test_a_warning_is_printed_once_by_each_command_that_meets_it_often(
+    run_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with (run_folder.path / "trials.jsonl").open("a") as file:
+        file.write("{damaged\n")
+    read = RunFolder.trials
+
+    def read_twice(*arguments):
+        read(*arguments)
+        with warnings.catch_warnings():  # as libraries do: Python forgets what it has shown
+            warnings.simplefilter("ignore")
+        return read(*arguments)
+
+    monkeypatch.setattr(RunFolder, "trials", read_twice)
+    for command in ("status", "report", "confirm"):
+        main([command, str(run_folder.path)])
+        assert capsys.readouterr().err.count("trials.jsonl, line 3, is no row") == 1, command
