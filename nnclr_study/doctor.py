@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from nnclr_study.errors import PluginError, StudyError
+from nnclr_study.errors import PluginError, StudyError, lines_of
 from nnclr_study.study import provenance
 from nnclr_study.study.folders import try_writing
 from nnclr_study.study.plugins import GROUPS, find, installed
@@ -107,7 +107,7 @@ def _devices() -> Check:
         count = torch.cuda.device_count()
         gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = lines_of(error)[0]
         return Check("devices", "bad", f"torch does not load: {reason}", "install torch again")
     if gpus:
         said = ", ".join(f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in gpus)

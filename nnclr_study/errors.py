@@ -156,6 +156,11 @@ def reason(error: BaseException) -> str:
     return " ".join(said.split()) or type(error).__name__
 
 
+def lines_of(error: BaseException) -> list[str]:
+    """Return the lines of an error's text; of an error without text the name of its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()
+
+
 def shown(value: Any) -> str:
     """Return a value in at most 60 characters, whatever it is."""
     try:

@@ -280,3 +280,12 @@ def test_a_shell_completes_commands(machine):
     environment = os.environ | words | {"COMP_CWORD": "1"}
     done = subprocess.run([program], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["doctor"]
+
+
+def test_a_torch_that_fails_without_a_text_is_named_by_the_error(machine, monkeypatch):
+    def fail():
+        raise RuntimeError("  \n")
+
+    monkeypatch.setattr("torch.cuda.device_count", fail)
+    found = look(machine)["devices"]
+    assert (found.level, found.said) == ("bad", "torch does not load: RuntimeError")

@@ -8,7 +8,7 @@ from traceback import walk_tb
 from optuna.exceptions import StorageInternalError
 from ray.exceptions import RayError, RayTaskError
 
-from nnclr_study.errors import ClusterError, RunFolderError, StudyError, chain
+from nnclr_study.errors import ClusterError, RunFolderError, StudyError, chain, lines_of
 from nnclr_study.study.provenance import masked
 
 NO_STORAGE = {errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS}
@@ -58,4 +58,4 @@ def _of_storage(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return masked((str(error).strip() or type(error).__name__).splitlines()[0])
+    return masked(lines_of(error)[0])

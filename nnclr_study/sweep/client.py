@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, lines_of
 from nnclr_study.study.provenance import masked
 from nnclr_study.sweep.cluster import joined
 
@@ -50,7 +50,7 @@ def run_there(address: str, text: str, flags: Sequence[str]) -> int:
                 ray.get(reference)
             code = 130
         except (RayError, ConnectionError) as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            said = lines_of(error)[-1]
             raise ClusterError(
                 f"the cluster at {address} ended the study, or is gone: {masked(said)}; what was "
                 "recorded there is kept: run the same command again to resume"

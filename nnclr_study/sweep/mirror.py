@@ -17,7 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from nnclr_study.errors import ClusterError, RunFolderWarning, StudyError
+from nnclr_study.errors import ClusterError, RunFolderWarning, StudyError, lines_of
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.plan import Trial
 from nnclr_study.study.provenance import masked
@@ -302,7 +302,7 @@ def _storage(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # SQLAlchemy's drivers raise what they like
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = lines_of(error)[0]
         raise ClusterError(
             f"no Optuna storage at {masked(url)}: {masked(reason, url)}; give an SQLAlchemy "
             "URL, as sqlite:///optuna.db or postgresql+psycopg://USER@HOST/DATABASE, or leave "

@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import nnclr_study
-from nnclr_study.errors import ClusterError
+from nnclr_study.errors import ClusterError, lines_of
 from nnclr_study.study import plugins
 
 CHUNK_BYTES = 64 * 2**20
@@ -103,7 +103,7 @@ def _on_each(nodes: Iterable[Facts], work: Any, *args: Any) -> list[Any]:
         try:
             results.append(ray.get(reference, timeout=TIMEOUT_SECONDS))
         except Exception as error:
-            reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            reason = lines_of(getattr(error, "cause", None) or error)[-1]
             raise ClusterError(
                 f"node {_name(node)} cannot be prepared: {reason}; install nnclr-study there, "
                 "and make its folders writable"

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from nnclr_study.errors import ClusterError, RunFolderError
+from nnclr_study.errors import ClusterError, RunFolderError, lines_of
 from nnclr_study.study.files import open_inside, replacing, subfolder
 from nnclr_study.study.lines import merged
 from nnclr_study.study.plan import LONGEST_ID
@@ -142,7 +142,7 @@ class Store:
     def told(self, error: Exception) -> str:
         """Return what is wrong with the store and how to fix it in one line, without its keys."""
         place = masked(self._uri).partition("?")[0]
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = lines_of(error)[0]
         return (
             f"the object store {place} cannot be used: {masked(reason, self._uri)}; what was "
             f"recorded is kept here, and the same command goes on: {_fix(reason)}, or name a "

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nnclr_study.errors import RunFolderError, UsageError, writing
+from nnclr_study.errors import RunFolderError, UsageError, lines_of, writing
 from nnclr_study.study.config import FEATURES_PER_WIDTH, TrialConfig
 from nnclr_study.study.files import checked, parse_json, read_bytes, replacing, write_whole
 from nnclr_study.trainer.checkpoint import encoder_state
@@ -123,7 +123,7 @@ def rebuilt(config: TrialConfig, tensors: dict[str, Tensor], source: Path) -> nn
         encoder = build_encoder(config, config.image_size)
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        said = str(error).splitlines()[-1].strip()
+        said = lines_of(error)[-1].strip()
         raise RunFolderError(f"{source} holds weights that its config has not: {said}") from None
     return encoder.eval()
 
@@ -173,7 +173,7 @@ def _write_onnx(config: TrialConfig, state: dict[str, Tensor], path: Path) -> st
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     except torch.onnx.OnnxExporterError as error:
-        return f"torch could not translate the encoder ({str(error).splitlines()[0]})"
+        return f"torch could not translate the encoder ({lines_of(error)[0]})"
     assert program is not None
     for node in program.model.graph:  # they tell of the files of this machine
         node.metadata_props.clear()
