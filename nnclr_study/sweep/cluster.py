@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
+from threading import Event
 from typing import Any
 
 import ray
@@ -33,8 +34,11 @@ ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC
 
 
 @contextmanager
-def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
+def joined(address: str | None, log_to_driver: bool = False) -> Iterator[Event]:
     """Join a cluster, or start one on this machine; leave it (or end it) whatever happens.
+
+    What is yielded is to be set once the work on the cluster is over, also by an error: from then
+    on this process may take its time to end, though Ray has died.
 
     Raises:
         ClusterError: there is none.
@@ -42,11 +46,11 @@ def joined(address: str | None, log_to_driver: bool = False) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with nullcontext() if address else watched():
+        with nullcontext(Event()) if address else watched() as over:
             # A terminal's Ctrl-C also ends Ray's dashboard, and its start then fails.
             with held():
                 _init(address, log_to_driver)
-            yield
+            yield over
     finally:
         ray.shutdown()
 

@@ -95,7 +95,7 @@ def run_study(
     asked = {word: tracker(word, study, folder) for word in how.trackers}
     configs = [trial.config for trial in todo] or list(extremes(study))
     images, seen = _prepare(configs, how.data, console)
-    with told(), joined(how.address), page as changed:
+    with told(), joined(how.address) as over, page as changed:
         nodes = resources()
         placement = place(how.demand, nodes)
         if placement.runner == "train":
@@ -134,7 +134,7 @@ def run_study(
                 nccl=placement.gpus_per_worker > 0
                 and any(key.startswith("accelerator_type:") for node in nodes for key in node),
             )
-            tuner(
+            work = tuner(
                 _trainable(job),
                 suggestions,
                 recorder,
@@ -143,7 +143,11 @@ def run_study(
                 reuse=placement.runner == "in-process",
                 # A cluster of ours has no others that could hold anything.
                 others=[Waiting(placement, progress)] if how.address else [],
-            ).fit()
+            )
+            try:
+                work.fit()
+            finally:
+                over.set()
             if recorder.running:
                 raise KeyboardInterrupt  # at SIGUSR1, Tune ends its trials and says nothing
 

@@ -20,8 +20,10 @@ GRACE_SECONDS = 10.0
 
 
 @contextmanager
-def watched(grace: float = GRACE_SECONDS) -> Iterator[None]:
+def watched(grace: float = GRACE_SECONDS) -> Iterator[Event]:
     """End this process with the code of a ClusterError if Ray's processes die during the block.
+
+    The event that is yielded ends the watch where it is set, before the block ends.
 
     Args:
         grace: seconds for the block to end by itself, with an error of Ray's or an interrupt.
@@ -30,7 +32,7 @@ def watched(grace: float = GRACE_SECONDS) -> Iterator[None]:
     thread = Thread(target=_watch, args=(over, grace), name="watchdog", daemon=True)
     thread.start()
     try:
-        yield
+        yield over
     finally:
         over.set()
         thread.join()

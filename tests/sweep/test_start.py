@@ -2,16 +2,22 @@
 
 import os
 import signal
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
 import ray
 from ray.exceptions import AuthenticationError, RaySystemError
+from rich.console import Console
 
 from nnclr_study.errors import ClusterError
-from nnclr_study.sweep import client, cluster
+from nnclr_study.study.plan import plan_trials
+from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep import client, cluster, engine
 from nnclr_study.sweep.cluster import joined
+from tests.study.test_spec import GOOD
 
 
 def start(monkeypatch, work, address=None):
@@ -102,6 +108,49 @@ def test_a_start_that_an_interrupt_made_fail_is_interrupted(monkeypatch, error):
             start(monkeypatch, fails(SystemExit(signal.SIGTERM)))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), ClusterError("gone")], ids=repr)
+def test_ray_is_no_longer_watched_once_tune_has_ended(monkeypatch, tmp_path, error):
+    study = parse_study(GOOD, "good.toml")
+    folder = RunFolder.create(tmp_path / "good").keep(study)
+    over, seen = Event(), []
+
+    def fit():
+        seen.append(over.is_set())
+        if error:
+            raise error
+
+    @contextmanager
+    def page():
+        try:
+            yield lambda: None
+        finally:
+            seen.append(over.is_set())
+
+    ready = SimpleNamespace(make=lambda _: None)
+    for name, made in {
+        "joined": nullcontext(over),
+        "resources": [{"CPU": 1.0}],
+        "alive": [],
+        "_prepare": ([], {}),
+        "Ready": ready,
+        "_trainable": None,
+        "tuner": SimpleNamespace(fit=fit),
+    }.items():
+        monkeypatch.setattr(engine, name, lambda *_, made=made, **__: made)
+    how = engine.How(engine.Demand("in-process", None, None, None))
+    with pytest.raises(type(error)) if error else nullcontext(), folder.lock():
+        engine.run_study(study, folder, plan_trials(study), how, Console(quiet=True), page())
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_what_joins_a_cluster_may_end_the_watch_over_it(monkeypatch, address):
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with joined(address) as over:
+        assert not over.is_set()
 
 
 @pytest.mark.parametrize(

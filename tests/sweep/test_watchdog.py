@@ -15,11 +15,13 @@ import subprocess, sys, time
 from nnclr_study.sweep import watchdog
 watchdog.POLL_SECONDS = 0.05
 name, grace, kill, seconds = sys.argv[1], float(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-with watchdog.watched(grace):
+with watchdog.watched(grace) as over:
     child = subprocess.Popen([name, "60"])
     time.sleep(0.5)
     if kill == "kill":
         child.kill()
+    if "over" in sys.argv:
+        over.set()
     time.sleep(seconds)
 child.kill()
 print("to its end")
@@ -27,18 +29,19 @@ print("to its end")
 
 
 @pytest.mark.parametrize(
-    "name, grace, kill, seconds, code",
+    "name, grace, kill, seconds, code, more",
     [
-        ("raylet", 0.1, "kill", 30, 3),
-        ("gcs_server", 0.1, "kill", 30, 3),
-        ("raylet", 30, "kill", 0.5, 0),
-        ("raylet", 0.1, "let live", 0.5, 0),
-        ("dashboard", 0.1, "kill", 0.5, 0),
+        ("raylet", 0.1, "kill", 30, 3, ""),
+        ("gcs_server", 0.1, "kill", 30, 3, ""),
+        ("raylet", 30, "kill", 0.5, 0, ""),
+        ("raylet", 0.3, "kill", 1, 0, "over"),
+        ("raylet", 0.1, "let live", 0.5, 0, ""),
+        ("dashboard", 0.1, "kill", 0.5, 0, ""),
     ],
 )
-def test_the_process_ends_where_ray_has_died(tmp_path, name, grace, kill, seconds, code):
+def test_the_process_ends_where_ray_has_died(tmp_path, name, grace, kill, seconds, code, more):
     program = shutil.copy(shutil.which("sleep"), tmp_path / name)
-    words = [sys.executable, "-c", PROGRAM, program, str(grace), kill, str(seconds)]
+    words = [sys.executable, "-c", PROGRAM, program, str(grace), kill, str(seconds), more]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
