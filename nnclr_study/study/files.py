@@ -84,17 +84,6 @@ def read_bytes(folder: Path, name: str, at_most: int = MAX_TEXT_BYTES) -> bytes:
     return content
 
 
-def read_text(folder: Path, name: str, at_most: int = MAX_TEXT_BYTES) -> str:
-    """Return the content of a UTF-8 file of a folder.
-
-    Raises:
-        RunFolderError: as `read_bytes`.
-        OSError: as `open` raises it.
-        UnicodeDecodeError: the file is not UTF-8 text.
-    """
-    return read_bytes(folder, name, at_most).decode()
-
-
 @contextmanager
 def replacing(folder: Path, name: str) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of a file of a folder when the block succeeds.

@@ -73,7 +73,7 @@ def test_a_device_is_not_opened() -> None:
 def test_a_new_file_takes_the_place_of_what_is_there(folder: Path, plant: object) -> None:
     plant(folder / "f")
     files.write_whole(folder, "f", "new")
-    assert files.read_text(folder, "f") == "new"
+    assert files.read_bytes(folder, "f") == b"new"
     assert names(folder) == ["f"]
 
 
@@ -114,15 +114,15 @@ def test_the_folder_itself_may_be_a_link(folder: Path) -> None:
     (folder / "f").write_text("inside")
     link = folder.parent / "link"
     link.symlink_to(folder)
-    assert files.read_text(link, "f") == "inside"
+    assert files.read_bytes(link, "f") == b"inside"
     files.write_whole(link, "f", "new")
     assert files.subfolder(link, "a/b").is_dir() and (folder / "a" / "b").is_dir()
-    assert files.read_text(folder, "f") == "new"
+    assert files.read_bytes(folder, "f") == b"new"
 
 
 def test_a_hard_link_is_read_and_replaced_but_not_written_in_place(folder: Path) -> None:
     os.link(folder.parent / "outside" / "file", folder / "f")
-    assert files.read_text(folder, "f") == SECRET
+    assert files.read_bytes(folder, "f") == SECRET.encode()
     for mode in ("ab+", "r+b"):
         with pytest.raises(RunFolderError, match="f has 2 hard links"):
             files.open_inside(folder, "f", mode)
@@ -143,7 +143,7 @@ def test_modes_write_what_they_say(folder: Path) -> None:
         file.write(b"c")
     with files.open_inside(folder, "f", "r+b") as file:
         file.truncate(2)
-    assert files.read_text(folder, "f") == "ab"
+    assert files.read_bytes(folder, "f") == b"ab"
     (folder.parent / "usual").touch()
     assert (folder / "f").stat().st_mode == (folder.parent / "usual").stat().st_mode
     with pytest.raises(FileExistsError):
@@ -158,7 +158,7 @@ def test_a_failed_replacement_leaves_the_old_file_alone(folder: Path) -> None:
     with pytest.raises(ValueError), files.replacing(folder, "f") as file:
         file.write(b"half")
         raise ValueError
-    assert files.read_text(folder, "f") == "old" and names(folder) == ["f"]
+    assert files.read_bytes(folder, "f") == b"old" and names(folder) == ["f"]
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '"\\ud800"', "1" + "0" * 5000, "{", b"\xff", ""])
