@@ -176,12 +176,28 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row of a CSV file by its columns, with the number of its last line."""
     with open_inside(path, name) as file, TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.reader(iter(partial(text.readline, LONGEST), ""))
-        header = next(reader, [])
-        for cells in reader:
-            pairs = zip(header, cells, strict=True)
-            yield reader.line_num, {column: cell.removeprefix("'") for column, cell in pairs}
-    if not header:
-        raise ValueError(f"{name} is empty")
+        header = _cells(reader) or []
+        if "trial_id" not in header:
+            raise ValueError(f"{name} has no column trial_id in its first line")
+        while (cells := _cells(reader)) is not None:
+            if not cells:
+                continue  # an empty line
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{name}, line {reader.line_num:,}, has {len(cells):,} cells, and its first "
+                    f"line has {len(header):,}"
+                )
+            told = zip(header, cells, strict=True)
+            yield reader.line_num, {column: cell.removeprefix("'") for column, cell in told}
+
+
+def _cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row of a CSV file, of cells as long as a line may be; None: it has ended."""
+    usual = csv.field_size_limit(LONGEST)  # of the whole process
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _trials(study: Study, path: Path) -> Iterator[tuple[Trial, TrialRow | None]]:
@@ -261,4 +277,4 @@ def _trial_row(trial: Trial, line: dict[str, str]) -> TrialRow:
     told: dict[str, Any] = {name: line[name] for name in names if line.get(name)}
     empty = {"val_probe_top1": None, "test_probe_top1": None, "seconds": 0.0}
     config = trial.config.model_dump()
-    return TrialRow(**{**empty, **told, "config": config, "epochs": int(line["epochs_done"])})
+    return TrialRow(**{**empty, **told, "config": config, "epochs": line["epochs_done"]})

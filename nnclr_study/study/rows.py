@@ -31,6 +31,8 @@ LONGEST_SECONDS = 1e11
 """About 3,000 years, for sums over trials."""
 MOST = 10**9
 """Value of a count: epochs, sessions, nodes, images."""
+MOST_BYTES = 10**15
+"""Bytes of memory; a table writes larger numbers as 1e+16, which is not a whole number."""
 LONGEST_TEXT = 10_000
 """Characters of a text; longer ones are cut."""
 LONGEST_KEY = 200
@@ -156,7 +158,7 @@ class TrialRow(BaseModel):
     """Sum over the trial's epochs."""
     gpu_seconds: Seconds = 0.0
     """Those seconds times the GPUs that it held."""
-    peak_memory_bytes: int | None = Field(None, ge=0, lt=2**63)
+    peak_memory_bytes: int | None = Field(None, ge=0, lt=MOST_BYTES)
     """The most that the first worker took: of its GPU's memory, or on a CPU its whole process."""
     error: Text | None = None
     host: Text | None = None

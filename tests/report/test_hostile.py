@@ -6,6 +6,7 @@ import re
 from html import unescape
 
 import pytest
+from pydantic import ValidationError
 
 from nnclr_study.errors import RunFolderError, RunFolderWarning
 from nnclr_study.report.analyse import analyse
@@ -22,6 +23,7 @@ from tests.report.helpers import (
     make_search,
     run_of,
     study_text,
+    trial_row,
     write_trial,
 )
 from tests.report.test_browser import all_drawn
@@ -179,6 +181,51 @@ def test_spoilt_evidence_is_refused(tmp_path, name, spoil):
     (home / name).write_text(spoil(text))
     with pytest.raises(RunFolderError, match="is not published evidence"):
         load_any(home)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "cell"),
+    [
+        ("trials.csv", "epochs_done", "9" * 5_000),
+        ("trials.csv", "peak_memory_bytes", "1000000000000000.0"),
+        ("trials.csv", "session", "9" * 200_000),
+        ("epochs.csv", "epoch", "9" * 200_000),
+    ],
+)
+def test_a_damaged_cell_costs_no_more_than_its_row(tmp_path, name, column, cell):
+    home = evidence(tmp_path)
+    with (home / name).open(newline="") as file:
+        header, first, *rest = csv.reader(file)
+    first[header.index(column)] = cell
+    with (home / name).open("w", newline="") as file:
+        csv.writer(file).writerows([header, first, [], *rest])
+    limit = csv.field_size_limit()
+    with pytest.warns(RunFolderWarning, match=f"{name}, line 2, is no row"):
+        tables = load_any(home)
+    assert csv.field_size_limit() == limit
+    found = tables.trials if name == "trials.csv" else tables.epochs
+    assert len(found[found["status"] != "waiting"]) >= len(rest)
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "epochs.csv"])
+def test_a_row_with_a_cell_too_many_is_named(tmp_path, name):
+    home = evidence(tmp_path)
+    text = (home / name).read_text().splitlines()
+    (home / name).write_text("\n".join([*text[:2], text[2] + ",more", *text[3:]]))
+    with pytest.raises(
+        RunFolderError, match=rf"{name}, line 3, has \d+ cells, and its first line"
+    ):
+        load_any(home)
+
+
+def test_memory_is_bounded_by_what_a_table_can_say(tmp_path):
+    folder = run_of(tmp_path, q0=[0.8], q500=[0.9])
+    trial = plan_trials(folder.study())[0]
+    write_trial(folder, trial, 0.85, peak_memory_bytes=10**15 - 1)
+    home = build_report(folder.path).page.parent
+    assert load_any(home).trials["peak_memory_bytes"].max() == 10**15 - 1
+    with pytest.raises(ValidationError, match="peak_memory_bytes"):
+        trial_row(trial, 0.85, peak_memory_bytes=10**15)
 
 
 def test_evidence_of_a_trial_that_its_study_does_not_name_is_refused_by_its_id(tmp_path):
