@@ -291,9 +291,11 @@ def run(
             demand = Demand(runner, workers, gpus_per_trial, max_concurrent)
             how = How(demand, data, address, optuna_storage, tracker or (), store)
             send = lease.push if lease else lambda: None
-            run_study(study, folder, todo, how, out, Interim(folder.path, send))
+            with _rows_sent(lease):
+                run_study(study, folder, todo, how, out, Interim(folder.path, send))
             folder.mend()
-            if store:
+            if store and lease:
+                lease.push()  # first: of most files, a pull brings those that are longer
                 store.pull(folder.path)
         known = folder.planned(study)
         ended = folder.trials(known)
@@ -310,6 +312,8 @@ def run(
         out.print()
         out.print(answer)
         out.print(f"report: {folder.report / 'index.html'}")
+        if lease:
+            lease.push()  # while the lock keeps another `run` here from taking over
     if counts["failed"]:
         out.print(f"{counts['failed']} failed; --retry-failed runs them again")
     stdout.flush()
@@ -345,23 +349,36 @@ def _loaded() -> Iterator[None]:
 
 @contextmanager
 def _sent(folder: "RunFolder", lease: "Lease | None") -> Iterator[None]:
-    """Send a run folder in the end; after Ctrl-C with a page that does not say it runs."""
+    """After Ctrl-C, send a run folder whose page does not say that it runs; end the lease."""
     try:
-        try:
-            yield
-        except KeyboardInterrupt:
-            from nnclr_study.report.page import build_report
+        yield
+    except KeyboardInterrupt:
+        from nnclr_study.report.page import build_report
 
-            with suppress(StudyError):
-                build_report(folder.path)
-                if lease and lease.is_held:
-                    lease.push()
-            raise
-        if lease:
-            lease.push()
+        with suppress(StudyError):
+            build_report(folder.path)
+        _push(lease)
+        raise
     finally:
         if lease:
             lease.release()
+
+
+@contextmanager
+def _rows_sent(lease: "Lease | None") -> Iterator[None]:
+    """Send the rows of a run that an error ends; that error is reported, whatever sending does."""
+    try:
+        yield
+    except Exception:
+        _push(lease)
+        raise
+
+
+def _push(lease: "Lease | None") -> None:
+    """Send a run folder if its lease is held and its object store can be used."""
+    if lease and lease.is_held:
+        with suppress(StudyError, OSError):
+            lease.push()
 
 
 @app.command()

@@ -16,6 +16,7 @@ from nnclr_study.errors import ClusterError, RunFolderError
 from nnclr_study.study.plan import plan_trials
 from nnclr_study.study.run_folder import RunFolder
 from nnclr_study.study.spec import parse_study
+from nnclr_study.sweep import engine
 from nnclr_study.sweep import lease as module
 from nnclr_study.sweep.lease import EXPIRY_SECONDS, Lease
 from nnclr_study.sweep.store import Store
@@ -260,6 +261,77 @@ def test_the_command_is_refused_and_later_goes_on(machine, tmp_path, there, monk
     assert main(words) == 0
     assert "all 12 trials have ended" in capsys.readouterr().out
     assert leases(there) == []
+
+
+@pytest.fixture
+def command(tmp_path, there, monkeypatch):
+    """Return a function that calls `run` with the object store and `work` in place of Ray's."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD)
+
+    def call(work):
+        def run_study(study, folder, todo, *_):
+            work(folder)
+            for trial in todo:
+                folder.append_trial(ended(trial))
+
+        monkeypatch.setattr(engine, "run_study", run_study)
+        return main(["run", str(file), "--storage", f"file://{there}"])
+
+    return call
+
+
+def test_an_older_and_longer_file_of_the_store_is_not_brought_after_a_run(
+    command, machine, tmp_path, there
+):
+    first = machine("a")
+    longer = GOOD + "# more\n"
+    (first._folder / "study.toml").write_text(longer)
+    (first._folder / "optuna.journal").write_text("{}\n" * 9)
+    first.take()
+    first.push()
+    first.release()
+    assert command(lambda folder: folder.optuna.write_text("{}\n")) == 0
+    for folder in (tmp_path / "runs" / "good", there / "good"):
+        assert (folder / "study.toml").read_text() == GOOD
+        assert (folder / "optuna.journal").read_text() == "{}\n"
+
+
+def test_a_run_folder_is_sent_while_it_is_locked(command, there, tmp_path, monkeypatch):
+    push, locked = Lease.push, []
+
+    def noted(lease):
+        locked.append(RunFolder(lease._folder).is_running())
+        push(lease)
+
+    monkeypatch.setattr(Lease, "push", noted)
+    assert command(lambda _: None) == 0
+    assert locked == [True, True]
+    here = tmp_path / "runs" / "good" / "report" / "index.html"
+    assert (there / "good" / "report" / "index.html").read_bytes() == here.read_bytes()
+
+
+@pytest.mark.parametrize("error, code", [(ClusterError("gone"), 3), (ValueError("a bug"), 70)])
+def test_rows_are_sent_where_an_error_ends_a_run(command, there, capsys, error, code):
+    def work(folder):
+        folder.append_epoch("t", epoch(1))
+        raise error
+
+    assert command(work) == code
+    assert str(error) in capsys.readouterr().err
+    assert RunFolder(there / "good").epochs() == {"t": [epoch(1)]}
+    assert leases(there) == []
+
+
+def test_the_error_of_a_run_is_told_where_its_rows_cannot_be_sent(command, there, capsys):
+    def work(folder):
+        for path in leases(there):
+            path.unlink()
+        raise ClusterError("gone")
+
+    assert command(work) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == "error: gone"
 
 
 def machines(root):
