@@ -28,6 +28,8 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
 }
 """What a search can aim at: fields of a trial's last epoch, and its seconds times its GPUs."""
 
+MAX_STEPS = 10**9
+"""Of a range: more of them are practically continuous, and may overflow."""
 CONTRASTIVE = {"c_acc", "r_acc", "c_loss"}
 CHANGES_THE_TASK = {
     *OFF,
@@ -290,6 +292,10 @@ def _range_problems(at: str, knob: str, axis: Mapping[str, Any]) -> Iterator[Pro
         yield Problem(f"{at}.low", low, "must be more than 0 where log = true")
     if axis.get("log") and axis.get("step") is not None:
         yield Problem(f"{at}.step", axis["step"], "does not go with log = true; leave one out")
+    step = axis.get("step")
+    if step is not None and high - low > step * MAX_STEPS:
+        rule = f"is too small for this range; it makes more than {MAX_STEPS:,} values: "
+        yield Problem(f"{at}.step", step, f"{rule}make it larger, or leave it out")
 
 
 def _point_problems(

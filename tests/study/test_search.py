@@ -55,6 +55,11 @@ def changed(old, new):
     [
         (changed("seeds = [7]", "seeds = [1, 2]"), "study.seeds", "must be one seed"),
         (changed("trials = 12", ""), "budget", "a search ends with its budget"),
+        (
+            changed("step = 0.05", "step = 1e-320"),
+            "search.space.temperature.step",
+            "is too small for this range; it makes more than 1,000,000,000 values",
+        ),
         (changed("trials = 12", "trials = 0"), "budget.trials", "greater than or equal to 1"),
         (changed("[search]\n", '[search]\nsampler = "tp"\n'), "search.sampler", "'tpe'"),
         (changed("[search]\n", "[search]\nsamples = 3\n"), "search.samples", "unknown key"),
