@@ -303,7 +303,7 @@ def run(
         if not more:
             said = ", ".join(f"{counts[state]} {state}" for state in ("finished", "failed"))
             out.print(f"all {len(known)} trials have ended: {said}")
-        elif over := over or exhausted(study, known):
+        elif over := over or exhausted(study, known, ended):
             out.print(over)
         from nnclr_study.report.page import build_report
 
@@ -404,7 +404,7 @@ def status(
     warn_of_missing_epochs(folder.path, cells, ended)
     counts = Counter(cell.status for cell in cells)
     spent = spent_of(study, planned, ended, epochs, folder.sessions())
-    over, nothing_new = spent.exhausts(study.budget), exhausted(study, planned)
+    over, nothing_new = spent.exhausts(study.budget), exhausted(study, planned, ended)
     if as_json:
         rows = [
             {

@@ -88,8 +88,10 @@ def allowed(
     Where no further trial may begin, those that had begun go on. A search whose space is exhausted
     has no further trial either.
     """
-    if not todo and (over := exhausted(study, folder.planned(study))):
-        return todo, over
+    if not todo:
+        planned = folder.planned(study)
+        if over := exhausted(study, planned, folder.trials(planned)):
+            return todo, over
     found, budget = spent_by(folder, study, again), study.budget
     over = found.exhausts(budget)
     if over is not None and not found.exhausts(budget.model_copy(update={"trials": None})):

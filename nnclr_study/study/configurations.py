@@ -1,12 +1,13 @@
 """The configurations of a search space: how many there are, and which are still to be trained."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.inert import training_key
 from nnclr_study.study.plan import Trial, suggested_trial
+from nnclr_study.study.rows import TrialRow
 from nnclr_study.study.search import Axis, Value
 from nnclr_study.study.spec import Study
 
@@ -100,12 +101,16 @@ def most_trials(study: Study) -> int | None:
     return limit and (size(study, min(limit, LIMIT)) or limit)
 
 
-def exhausted(study: Study, begun: Iterable[Trial]) -> str | None:
-    """Return a line that says that a search space holds nothing new, or None if it does."""
-    if study.search is None:
+def exhausted(study: Study, known: Sequence[Trial], ended: Mapping[str, TrialRow]) -> str | None:
+    """Return a line that says that nothing of a search space is left to be trained.
+
+    It is None if the space holds something new, or if one of the known trials has not ended.
+    """
+    if study.search is None or not all(trial.id in ended for trial in known):
         return None
-    for _ in untrained(study, {training_key(trial.config) for trial in begun}):
+    for _ in untrained(study, {training_key(trial.config) for trial in known}):
         return None
     count = size(study)
     every = f"all {count:,} configurations have" if count != 1 else "its one configuration has"
-    return f"the search space is exhausted: {every} been trained"
+    failed = any(ended[trial.id].status == "failed" for trial in known)
+    return f"the search space is exhausted: {every} been {'tried' if failed else 'trained'}"

@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 from optuna.trial import TrialState
 
+from nnclr_study.cli import main
 from nnclr_study.errors import StudyFileError
 from nnclr_study.study.budget import allowed, spent_by
 from nnclr_study.study.configurations import LIMIT, exhausted, most_trials, size
@@ -134,7 +135,7 @@ def test_a_failed_trial_runs_again_if_that_is_asked_for_and_only_then(tmp_path):
     row = ended(first, "failed")
     folder.append_trial(row)
     mirror.end(row, None)
-    assert exhausted(study, folder.planned()) is not None
+    assert exhausted(study, folder.planned(), folder.trials()) is not None
     assert list(searched(study, folder, Mirror(study, folder), folder.todo(study))) == []
     again = folder.todo(study, retry_failed=True)
     assert list(searched(study, folder, Mirror(study, folder), again)) == [first]
@@ -237,7 +238,7 @@ def test_few_values_that_fit_each_other_are_found(tmp_path):
 def test_a_finite_space_without_a_valid_configuration_is_told(tmp_path):
     study, folder = small(tmp_path, ("[0, 64]", "[5, 6]"))
     assert size(study) is None
-    assert exhausted(study, []) is None
+    assert exhausted(study, [], {}) is None
     with pytest.raises(StudyFileError, match="cannot hold one global batch"):
         next(searched(study, folder, Mirror(study, folder), []))
 
@@ -262,7 +263,7 @@ def test_a_space_that_was_narrowed_is_exhausted_by_what_is_left_of_it(tmp_path):
     assert len(train_all(study, folder)[0]) == 8
     narrow = parse_study(text.replace("high = 4", "high = 2"), "x")
     folder.keep(narrow)
-    assert exhausted(narrow, folder.planned(narrow)).endswith(
+    assert exhausted(narrow, folder.planned(narrow), folder.trials()).endswith(
         "all 4 configurations have been trained"
     )
     wide = parse_study(text.replace("high = 4", "high = 5"), "x")
@@ -281,6 +282,36 @@ def test_a_run_of_an_exhausted_search_has_nothing_to_do(tmp_path):
     assert allowed(there, once, [])[1] is None
     train_all(once, there)
     assert allowed(there, once, [])[1].endswith("its one configuration has been trained")
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (None, None),
+        ("failed", "the search space is exhausted: all 4 configurations have been tried"),
+        ("stopped", "the search space is exhausted: all 4 configurations have been trained"),
+    ],
+)
+def test_a_space_is_exhausted_once_its_last_trial_has_ended(last, says, tmp_path, capsys):
+    study, folder = small(tmp_path, ("trials = 7", "trials = 4"))
+    params = [
+        {"queue_size": q, "head_batch_norm": norm} for q in (0, 64) for norm in (True, False)
+    ]
+    trials = [suggested_trial(study, number, each) for number, each in enumerate(params)]
+    for number, trial in enumerate(trials):
+        row = Suggestion(trial_id=trial.id, number=number, params=trial.condition)
+        folder.append_suggestion(row)
+        folder.append_epoch(trial.id, epoch(1))
+    for trial, status in zip(trials, ["finished"] * 3 + [last], strict=True):
+        if status:
+            folder.append_trial(ended(trial, status))
+    assert exhausted(study, folder.planned(), folder.trials()) == says
+    assert main(["status", str(folder.path)]) == 0
+    shown = capsys.readouterr().out
+    assert (says or "budget reached: 4 of 4 trials") in shown
+    assert ("exhausted" in shown) == ("budget reached" not in shown) == bool(says)
+    assert main(["status", str(folder.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["exhausted"] == says
 
 
 def write_copies(folder, study, outcomes):
