@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.configurations import LIMIT, Params, combinations, config_of, size
@@ -44,35 +45,49 @@ class _Affected:
         )
 
 
+class _Known(NamedTuple):
+    """A condition whose values fit each other, and what follows from it."""
+
+    condition: Params
+    inert: dict[str, str]
+    """Knobs without effect, each with the reason."""
+    key: str
+    """The `training_key`."""
+
+
 def plan_warnings(study: Study) -> list[str]:
-    """Return what a user probably did not mean, a sentence each; at most `LIMIT` conditions."""
+    """Return what a user probably did not mean, a sentence each.
+
+    All conditions of a grid are examined; of a search at most `LIMIT` combinations, and where it
+    has more, nothing is claimed that has to hold for all of them.
+    """
     if study.search is None:
-        all_conditions = conditions(study)
+        every, most = conditions(study), None
     else:
-        all_conditions = combinations(study.search.space, _typical(study.search))
+        every, most = combinations(study.search.space, _typical(study.search)), LIMIT
     known = [
-        (condition, config)
-        for condition in islice(all_conditions, LIMIT)
+        _Known(condition, inert_knobs(config), training_key(config))
+        for condition in islice(every, most)
         if (config := config_of(study, condition)) is not None
     ]
-    return [*_fixed(study, known), *_varied(study, known), *_too_many_trials(study)]
+    is_whole = next(every, None) is None
+    fixed = _fixed(study, known) if is_whole else ()
+    return [*fixed, *_varied(study, known), *_too_many_trials(study)]
 
 
-def _fixed(study: Study, known: list[tuple[Params, TrialConfig]]) -> Iterator[str]:
+def _fixed(study: Study, known: list[_Known]) -> Iterator[str]:
     """Yield the knobs of `[trial]` that are set and have no effect in any condition."""
-    reasons = [inert_knobs(config) for _, config in known]
     for knob, value in study.fixed.items():
-        if reasons and all(knob in each for each in reasons) and not _is_default(knob, value):
-            why = " or ".join(dict.fromkeys(each[knob] for each in reasons))
+        if known and all(knob in each.inert for each in known) and not _is_default(knob, value):
+            why = " or ".join(dict.fromkeys(each.inert[knob] for each in known))
             yield f"{knob} = {show_value(value)} in [trial] has no effect with {why}"
 
 
-def _varied(study: Study, known: list[tuple[Params, TrialConfig]]) -> Iterator[str]:
+def _varied(study: Study, known: list[_Known]) -> Iterator[str]:
     """Yield the varied knobs that have no effect in some of their conditions."""
     affected: dict[tuple[str, ...], _Affected] = {}
     alike: dict[str, list[Params]] = {}
-    for condition, config in known:
-        key, inert = training_key(config), inert_knobs(config)
+    for condition, inert, key in known:
         reasons = {inert[knob] for knob in condition if knob in inert}
         for reason in reasons:
             knobs = [knob for knob in condition if inert.get(knob) == reason]

@@ -128,8 +128,29 @@ def test_plan_prints_warnings_and_json_holds_them(tmp_path, capsys):
     assert len(told["warnings"]) == 1
 
 
-def test_many_conditions_are_looked_at_in_bounded_time():
+def test_all_of_many_conditions_are_counted():
     sizes = [*range(40, 340)]
     text = f"[grid]\nqueue_size = {sizes}\nneighbours = {[*range(1, 41)]}\nlars_clip = [true]"
     (said,) = warned(text)
-    assert "lars_clip has no effect with optimizer = adam: it is set in 10000 of 10000" in said
+    assert "lars_clip has no effect with optimizer = adam: it is set in 12000 of 12000" in said
+
+
+def test_all_conditions_of_a_grid_are_counted(monkeypatch):
+    monkeypatch.setattr("nnclr_study.study.plan_warnings.LIMIT", 2)
+    (said,) = warned("[grid]\noptimizer_momentum = [0.9, 0.0, 0.5]")
+    assert "3 of 3 conditions, 9 trials, train only 3 different trials" in said
+    late = '[grid]\noptimizer = ["adam", "sgd"]\nwidth = [8, 16]'
+    assert warned(late, "optimizer_momentum = 0.95") == []
+
+
+def test_of_a_search_with_many_combinations_nothing_is_claimed_for_all_of_them(monkeypatch):
+    monkeypatch.setattr("nnclr_study.study.plan_warnings.LIMIT", 2)
+    space = 'optimizer = { choices = ["adam", "sgd"] }\nwidth = { choices = [8, 16] }\n'
+    fixed = "epochs = 18\noptimizer_momentum = 0.95"
+    text = SEARCH.split("queue_size =")[0].replace("epochs = 18", fixed)
+    text = text.replace("trials = 12", "hours = 2.0")
+    assert plan_warnings(parse_study(text + space, "x")) == []
+    monkeypatch.setattr("nnclr_study.study.plan_warnings.LIMIT", 4)
+    assert plan_warnings(parse_study(text + space, "x")) == []
+    (said,) = plan_warnings(parse_study(text + space.replace("sgd", "adamw"), "x"))
+    assert said.startswith("optimizer_momentum = 0.95 in [trial] has no effect")
