@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from nnclr_study.study.config import TrialConfig
 from nnclr_study.study.inert import training_key
-from nnclr_study.study.plan import Trial, suggested_trial
+from nnclr_study.study.plan import Trial, suggested_config
 from nnclr_study.study.rows import TrialRow
 from nnclr_study.study.search import Axis, Value
 from nnclr_study.study.spec import Study
@@ -43,7 +43,7 @@ def combinations(
 def config_of(study: Study, params: Params) -> TrialConfig | None:
     """Return the config of a suggestion, or None if its values do not fit each other."""
     try:
-        return suggested_trial(study, 0, params).config
+        return suggested_config(study, params)
     except ValidationError:
         return None
 

@@ -48,8 +48,13 @@ def suggested_trial(study: Study, number: int, params: Mapping[str, Value]) -> T
     Raises:
         pydantic.ValidationError: the values do not fit each other.
     """
-    config = TrialConfig(**{**study.fixed, **params, "seed": study.seeds[0]})  # type: ignore[arg-type]
+    config = suggested_config(study, params)
     return Trial(f"{number:04d}_{config.digest}", dict(params), config)
+
+
+def suggested_config(study: Study, params: Mapping[str, Value]) -> TrialConfig:
+    """Return the config of a suggestion. Raises: as `suggested_trial`."""
+    return TrialConfig(**{**study.fixed, **params, "seed": study.seeds[0]})  # type: ignore[arg-type]
 
 
 def named(trials: Iterable[Trial], begins: str, printed_by: str) -> Trial:
