@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnclr_study.errors import RunFolderError, UsageError
 from nnclr_study.study.plan import Trial, plan_trials
-from nnclr_study.study.run_folder import RunFolder
+from nnclr_study.study.run_folder import RunFolder, is_export
 from nnclr_study.study.spec import Study
 from nnclr_study.study.spec import load_study as _load
 
@@ -238,7 +238,7 @@ def load_encoder(source: Run | str | Path, trial_id: str | None = None) -> "nn.M
         if trial_id not in {trial.id for trial in folder.planned()}:
             raise UsageError(f"{path} has no trial {trial_id!r}; Run.trials() names them")
         path = folder.checkpoint(trial_id)
-    if exports.is_export(path):
+    if is_export(path):
         config, tensors, *_ = exports.read(path)
     elif path.is_dir():
         raise UsageError(

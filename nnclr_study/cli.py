@@ -661,6 +661,8 @@ def evaluate(
 
     Example: nnclr-study evaluate runs/quickstart queue_size-100_s1 --protocol finetune-10
     """
+    from nnclr_study.study.run_folder import is_export
+
     if not source.exists():
         raise UsageError(
             f"{source} is not there; give a run folder and a trial of it, the folder of an "
@@ -669,19 +671,19 @@ def evaluate(
     given = {"--dataset": dataset, "--image-size": image_size, "--normalise": normalise}
     asked = [flag for flag, value in given.items() if value is not None]
     is_file = source.is_file()
-    is_export = (source / "encoder.safetensors").is_file()
-    if trial_id is not None and (is_file or is_export):
+    exported = is_export(source)
+    if trial_id is not None and (is_file or exported):
         raise UsageError(f"{source} is no run folder, so that it has no trial {trial_id!r}")
     if is_file and dataset is None:
         raise UsageError(f"{source} does not say which images it is for: name some by --dataset")
-    if is_export and set(asked) - {"--dataset"}:
+    if exported and set(asked) - {"--dataset"}:
         raise UsageError(f"{source} says itself what its encoder expects: leave out {asked[-1]}")
-    if not (is_file or is_export) and asked:
+    if not (is_file or exported) and asked:
         raise UsageError(
             f"{asked[0]}: a run's trials are scored on their own images; `export` one, and "
             "evaluate that"
         )
-    if not (is_file or is_export) and trial_id is None:
+    if not (is_file or exported) and trial_id is None:
         raise UsageError(f"{source} may have many trials: name one of them after it")
 
     with held():
@@ -694,7 +696,7 @@ def evaluate(
         assert dataset is not None
         images = images_config(dataset, image_size)
         about, results = of_file(source, images, normalise, wanted, data)
-    elif is_export:
+    elif exported:
         about, results = of_export(source, dataset, wanted, data)
     else:
         assert trial_id is not None

@@ -1,6 +1,8 @@
 """`evaluate` beyond a run: exports, and weights that others published."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -113,3 +115,15 @@ def test_what_does_not_fit_is_told(weights, exported, tmp_path, capsys, source, 
     known = {"weights": str(weights), "export": str(exported[0]), "runs": str(tmp_path)}
     assert main(["evaluate", known.get(source, source), *more]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_usage_of_evaluate_is_checked_before_torch_loads(tmp_path):
+    (tmp_path / "encoder.safetensors").write_text("")
+    code = (
+        "import sys; from nnclr_study.cli import main; "
+        f"assert main(['evaluate', {str(tmp_path)!r}, 'a_trial']) == 2; "
+        "assert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "has no trial 'a_trial'" in found.stderr

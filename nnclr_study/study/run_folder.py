@@ -35,6 +35,9 @@ from nnclr_study.study.progress import each_config_once
 from nnclr_study.study.rows import EpochRow, EvaluationRow, Session, Suggestion, TrialRow
 from nnclr_study.study.spec import MAX_BYTES, Study, decoded, incomparable, parse_study
 
+EXPORTED_WEIGHTS = "encoder.safetensors"
+"""The file of an export that holds the encoder's weights."""
+
 
 class RunFolder:
     """The record of one study.
@@ -319,6 +322,11 @@ class RunFolder:
 def checkpoint_file(checkpoints: Path, trial_id: str) -> Path:
     """Return the file of a folder of checkpoints that holds a trial's last epoch."""
     return checkpoints / f"{trial_id}.safetensors"
+
+
+def is_export(path: Path) -> bool:
+    """Tell whether a folder is one that `export` began to fill; it may be only half of one."""
+    return (path / EXPORTED_WEIGHTS).is_file()
 
 
 def is_evidence(path: Path) -> bool:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from nnclr_study.errors import RunFolderError, UsageError, lines_of, writing
 from nnclr_study.study.config import FEATURES_PER_WIDTH, TrialConfig
 from nnclr_study.study.files import checked, parse_json, read_bytes, replacing, write_whole
+from nnclr_study.study.run_folder import EXPORTED_WEIGHTS
 from nnclr_study.trainer.checkpoint import encoder_state
 from nnclr_study.trainer.encoder import build_encoder, unusable
 from nnclr_study.trainer.loop import Snapshot
 
 WEIGHTS, PREPROCESSING, CONFIG, ONNX, CARD = FILES = (
-    "encoder.safetensors",
+    EXPORTED_WEIGHTS,
     "preprocessing.json",
     "config.json",
     "encoder.onnx",
@@ -34,11 +35,6 @@ class Export(NamedTuple):
     trial_id: str
     epoch: int
     """After which the weights were saved."""
-
-
-def is_export(folder: Path) -> bool:
-    """Tell whether a folder is one that `write` began to fill; `read` refuses half of one."""
-    return (folder / WEIGHTS).is_file()
 
 
 def claim(folder: Path) -> None:
