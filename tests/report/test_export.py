@@ -172,7 +172,7 @@ def test_environment_has_every_session(tmp_path):
     )
 )
 def test_every_text_is_read_back_as_it_was_and_no_cell_is_a_formula(tmp_path_factory, texts):
-    table = pd.DataFrame({"cell": texts, "number": range(len(texts))}, dtype=object)
+    table = pd.DataFrame({"cell": texts, "trial_id": range(len(texts))}, dtype=object)
     text = export.to_csv(table)
     path = tmp_path_factory.getbasetemp() / "cells.csv"
     for mark in ("", "\ufeff"):  # as a spreadsheet may save it

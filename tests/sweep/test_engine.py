@@ -203,12 +203,16 @@ sys.exit(cli.main())
 
 
 def test_without_room_a_study_stops_and_goes_on_when_there_is_some(small, tmp_path):
-    checkpoints = tmp_path / "runs" / "small" / "checkpoints"
-    checkpoints.parent.mkdir(parents=True)
-    checkpoints.write_text("in the way")
-    blocked = call("run", small, cwd=tmp_path)
     folder = RunFolder(tmp_path / "runs" / "small")
-    checkpoints.unlink()
+    in_the_way = [
+        folder.checkpoints / f"{trial.id}.safetensors.part"
+        for trial in plan_trials(load_study(small))
+    ]
+    for path in in_the_way:
+        path.mkdir(parents=True)
+    blocked = call("run", small, cwd=tmp_path)
+    for path in in_the_way:
+        path.rmdir()
     full = subprocess.run(
         [sys.executable, "-c", FULL, "run", small], cwd=tmp_path, capture_output=True, text=True
     )
