@@ -275,7 +275,7 @@ def test_a_cluster_that_is_not_there_or_has_no_gpu_is_told(small, tmp_path):
     assert "cannot hold one trial" in no_gpu.stderr
     homeless = call("run", small, cwd=tmp_path, env=os.environ | {"HOME": "/proc/none"})
     assert homeless.returncode == 3, homeless.stderr
-    assert "~/.ray" in homeless.stderr
+    assert "/proc/none/.ray/auth_token" in homeless.stderr
     for said in (nowhere, no_gpu, homeless):
         assert "Traceback" not in said.stderr
     assert not (tmp_path / "runs" / "small" / "sessions.jsonl").exists()
